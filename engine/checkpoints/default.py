@@ -1,0 +1,65 @@
+"""The embedded default model: one file, loaded once.
+
+Tensors are grouped by prefix: space.* (head space), perception.*, generator.*, encoder.*; the
+metadata's `model` holds the configuration (box, focal length, alignment, plane order) as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from engine.errors import WeightsError
+from engine.headspace.space import HeadSpace
+from engine.portrait.perception import PerceptionNet
+from engine.systems.head.model import AppearanceEncoder, HeadConfig, HeadGenerator
+
+PATH = Path(__file__).resolve().parents[1] / "weights" / "head.safetensors"
+REMEDY = "Install the extension again."
+
+
+@dataclass(frozen=True)
+class DefaultModel:
+    """Everything in float32, in evaluation mode, gradients off. config: as in the file."""
+
+    space: HeadSpace
+    perception: PerceptionNet
+    generator: HeadGenerator
+    encoder: AppearanceEncoder
+    config: dict
+
+
+@lru_cache(maxsize=1)
+def load_default(path: Path = PATH) -> DefaultModel:
+    """Raises WeightsError if the file is missing, damaged or of another layout."""
+    try:
+        with safe_open(str(path), "pt") as file:
+            config = json.loads((file.metadata() or {})["model"])
+            tensors = {k: file.get_tensor(k) for k in file.keys()}
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise WeightsError("The default model's weights cannot be read.", REMEDY) from error
+    groups: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        group, _, rest = name.partition(".")
+        value = tensor.float() if tensor.is_floating_point() else tensor
+        groups.setdefault(group, {})[rest] = value
+    try:
+        space = HeadSpace(groups["space"])
+        head = HeadConfig(**config["head"])
+        generator = HeadGenerator(head)
+        nets = {
+            "perception": PerceptionNet(len(space.identity), len(space.expression), space.styles),
+            "generator": generator,
+            "encoder": AppearanceEncoder(generator.num_ws, head.w_dim),
+        }
+        for name, net in nets.items():
+            net.load_state_dict(groups[name])
+            net.eval().requires_grad_(False)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise WeightsError("The default model's weights are of another version.", REMEDY) from error
+    return DefaultModel(space, config=config, **nets)

@@ -1,0 +1,64 @@
+"""Errors that an artist may see: a kind, one sentence, and how to mend it."""
+
+from __future__ import annotations
+
+
+class TriplaneError(Exception):
+    """Base of every expected failure.
+
+    kind: a short stable word ("photo", "no-face", "output", ...), for programs.
+    sentence: what went wrong, one sentence, for the artist.
+    remedy: what the artist can do about it, one sentence (may be empty).
+    """
+
+    kind = "error"
+
+    def __init__(self, sentence: str, remedy: str = "") -> None:
+        super().__init__(f"{sentence} {remedy}".strip())
+        self.sentence = sentence
+        self.remedy = remedy
+
+
+class PhotoError(TriplaneError):
+    """The photo cannot be used: missing, not an image, damaged, too large, too small."""
+
+    kind = "photo"
+
+
+class NoFaceError(TriplaneError):
+    """No face was found and no points were given."""
+
+    kind = "no-face"
+
+
+class ParameterError(TriplaneError):
+    """A job's parameter is missing, of the wrong type or out of bounds."""
+
+    kind = "parameter"
+
+
+class OutputError(TriplaneError):
+    """Results cannot be written: folder read-only, disk full."""
+
+    kind = "output"
+
+
+class WeightsError(TriplaneError):
+    """A weights or field file is missing, damaged or of another layout."""
+
+    kind = "weights"
+
+
+class ReconstructionError(TriplaneError):
+    """A stage could not produce a usable result from this photo."""
+
+    kind = "reconstruction"
+
+
+class Cancelled(TriplaneError):
+    """The user cancelled; nothing was changed."""
+
+    kind = "cancelled"
+
+    def __init__(self) -> None:
+        super().__init__("Cancelled.")

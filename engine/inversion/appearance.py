@@ -1,0 +1,220 @@
+"""Colours from one portrait: w+ refined, then the generator tuned around that pivot.
+
+Pivotal tuning (Roich et al. 2021) at known geometry: the photo's pixels are points on the surface,
+so a step renders nothing: it makes the planes, reads them at the visible surface and compares.
+Elsewhere on the head the tuned generator is held to the pivot's colours, so that unseen sides stay
+a head.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine.cameras import Camera
+from engine.device import Compute
+from engine.fields.head import HeadField
+from engine.headspace.lattice import sample
+from engine.systems.head.model import HeadGenerator
+
+HELD_POINTS = 6000  # a step, for the hold on unseen surface
+
+
+@dataclass
+class Seen:
+    """What one picture shows of the surface: canonical [M, 3], colour [M, 3] in 0..1, weight [M]
+    (matte and viewing angle), and index [S, S] into them (-1 where nothing is seen)."""
+
+    canonical: Tensor
+    colour: Tensor
+    weight: Tensor
+    index: Tensor
+
+
+@torch.no_grad()
+def see(field: HeadField, camera: Camera, picture: Tensor, alpha: Tensor) -> Seen:
+    """Surface points behind the pixels of picture [S, S, 3] (0..1) with matte alpha [S, S]."""
+    origin, directions = camera.rays()
+    origin = torch.tensor(origin, dtype=torch.float32)
+    rays = torch.tensor(directions.reshape(-1, 3), dtype=torch.float32)
+    near, far = field.box_span(origin, rays)
+    hit = (far > near).nonzero()[:, 0]
+    hit = hit[alpha.reshape(-1)[hit] > 0.3]
+    place, least = [], []
+    for part in hit.split(16384):
+        t, d = field.find_surface(origin, rays[part], near[part], far[part])
+        place.append(origin + t[:, None] * rays[part])
+        least.append(d)
+    place, met = torch.cat(place), torch.cat(least) <= 0
+    place, hit = place[met], hit[met]
+    step = 0.002
+    offsets = torch.eye(3) * step
+    slope = torch.stack([field.value(place - o) - field.value(place + o) for o in offsets], 1)
+    normal = F.normalize(slope, dim=1)
+    facing = -(normal * rays[hit]).sum(1)
+    # Pixels at the matte's edge mix in the background.
+    solid = -F.max_pool2d(-alpha[None, None], 5, 1, 2)[0, 0].reshape(-1)[hit]
+    weight = (facing.clamp(0, 1) * solid.clamp(0, 1)).clamp_min(0)
+    index = torch.full((camera.height * camera.width,), -1, dtype=torch.long)
+    index[hit] = torch.arange(len(hit))
+    canonical = place + sample(field.warp, place, field.bounds)
+    return Seen(
+        canonical, picture.reshape(-1, 3)[hit], weight, index.reshape(camera.height, camera.width)
+    )
+
+
+@torch.no_grad()
+def surface_points(field: HeadField, count: int, seed: int = 0) -> Tensor:
+    """Random canonical points on the whole surface [count, 3]: grid nodes near it, moved onto it
+    along the gradient."""
+    generator = torch.Generator().manual_seed(seed)
+    r = field.distance.shape[0]
+    step = float(field.bounds[1, 0] - field.bounds[0, 0]) / (r - 1)
+    near = (field.distance.abs() < step).reshape(-1).nonzero()[:, 0]
+    picked = near[torch.randint(len(near), (count,), generator=generator)]
+    x, y, z = picked % r, picked // r % r, picked // (r * r)
+    p = field.bounds[0] + torch.stack([x, y, z], 1).float() * step
+    offsets = torch.eye(3) * step
+    for _ in range(2):
+        slope = torch.stack([field.value(p + o) - field.value(p - o) for o in offsets], 1)
+        p = p + field.value(p)[:, None] * -F.normalize(slope, dim=1) * 0.9
+    return p + sample(field.warp, p, field.bounds)
+
+
+def photo_loss(colour: Tensor, seen: Seen) -> Tensor:
+    """Weighted Charbonnier of colours [M, 3] plus that of differences between neighbour pixels."""
+    difference = colour - seen.colour
+    total = (seen.weight * (difference.square().sum(1) + 1e-5).sqrt()).sum() / seen.weight.sum()
+    for a, b in ((seen.index[:, 1:], seen.index[:, :-1]), (seen.index[1:], seen.index[:-1])):
+        both = (a >= 0) & (b >= 0)
+        i, j = a[both], b[both]
+        w = torch.minimum(seen.weight[i], seen.weight[j])
+        total = total + 0.7 * (w * (difference[i] - difference[j]).abs().sum(1)).sum() / w.sum()
+    return total
+
+
+def refine_latent(
+    generator: HeadGenerator,
+    ws: Tensor,
+    seen: Seen,
+    steps: int,
+    compute: Compute,
+    report: Callable[[float], None] = lambda fraction: None,
+) -> Tensor:
+    """w+ [1, n, w] moved towards the photo, kept near the encoder's."""
+    if not steps:
+        return ws
+    start, ws = ws.detach(), ws.detach().clone().requires_grad_()
+    optimiser = torch.optim.Adam([ws], lr=0.02)
+    generator.requires_grad_(False)
+    for step in range(steps):
+        report(step / steps)
+        optimiser.param_groups[0]["lr"] = 0.02 * min(1.0, (step + 1) / 5, 2 * (1 - step / steps))
+        with compute.autocast():
+            planes = generator.planes(ws)
+        colour, _ = generator(planes, seen.canonical[None])
+        loss = photo_loss(colour[0], seen) + 0.02 * (ws - start).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return ws.detach()
+
+
+def tune(
+    generator: HeadGenerator,
+    ws: Tensor,
+    seen: Seen,
+    everywhere: Tensor,
+    steps: int,
+    compute: Compute,
+    report: Callable[[float], None] = lambda fraction: None,
+    seed: int = 0,
+) -> HeadGenerator:
+    """A copy of the generator tuned to the photo at the pivot `ws`.
+
+    everywhere [N, 3]: canonical points all over the surface; those that the photo does not show
+    are held to the pivot's colours.
+    """
+    tuned = copy.deepcopy(generator).requires_grad_(True)
+    if not steps:
+        return tuned.requires_grad_(False)
+    with torch.no_grad(), compute.autocast():
+        planes = generator.planes(ws)
+    with torch.no_grad():
+        kept_colour = generator(planes, everywhere[None])[0][0]
+    hidden = 1 - visibility(everywhere, seen)
+    optimiser = torch.optim.Adam(tuned.parameters(), lr=2e-3, betas=(0.9, 0.99))
+    rng = torch.Generator().manual_seed(seed)
+    for step in range(steps):
+        report(step / steps)
+        optimiser.param_groups[0]["lr"] = 2e-3 * min(1.0, (step + 1) / 8, 1.6 * (1 - step / steps))
+        some = torch.randint(len(everywhere), (HELD_POINTS,), generator=rng)
+        with compute.autocast():
+            planes = tuned.planes(ws)
+        points = torch.cat([seen.canonical, everywhere[some]])
+        colour, _ = tuned(planes, points[None])
+        shown, elsewhere = colour[0, : len(seen.canonical)], colour[0, len(seen.canonical) :]
+        drift = (elsewhere - kept_colour[some]).abs().sum(1)
+        loss = photo_loss(shown, seen) + 0.6 * (hidden[some] * drift).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return tuned.requires_grad_(False)
+
+
+def sharpen(
+    generator: HeadGenerator,
+    planes: Tensor,
+    seen: Seen,
+    everywhere: Tensor,
+    steps: int,
+    report: Callable[[float], None] = lambda fraction: None,
+    seed: int = 0,
+) -> Tensor:
+    """Planes [1, 4, C, P, P] moved directly towards the photo, decoder fixed: the detail that the
+    generator's convolutions do not reach. Offsets are smooth (total variation) and small, and
+    surface that the photo does not show keeps its colours."""
+    if not steps:
+        return planes
+    offset = torch.zeros_like(planes).requires_grad_()
+    with torch.no_grad():
+        kept = generator(planes, everywhere[None])[0][0]
+    hidden = 1 - visibility(everywhere, seen)
+    optimiser = torch.optim.Adam([offset], lr=0.03, betas=(0.9, 0.99))
+    rng = torch.Generator().manual_seed(seed)
+    for step in range(steps):
+        report(step / steps)
+        optimiser.param_groups[0]["lr"] = 0.03 * min(1.0, (step + 1) / 8, 1.6 * (1 - step / steps))
+        some = torch.randint(len(everywhere), (HELD_POINTS,), generator=rng)
+        points = torch.cat([seen.canonical, everywhere[some]])
+        colour = generator(planes + offset, points[None])[0][0]
+        shown, elsewhere = colour[: len(seen.canonical)], colour[len(seen.canonical) :]
+        drift = (elsewhere - kept[some]).abs().sum(1)
+        rough = sum(
+            (offset.narrow(a, 1, offset.shape[a] - 1) - offset.narrow(a, 0, offset.shape[a] - 1))
+            .abs()
+            .mean()
+            for a in (3, 4)
+        )
+        loss = photo_loss(shown, seen) + 0.8 * (hidden[some] * drift).mean()
+        loss = loss + 0.02 * rough + 0.002 * offset.square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return (planes + offset).detach()
+
+
+def visibility(points: Tensor, seen: Seen, cell: float = 0.005) -> Tensor:
+    """1 where a canonical point [N, 3] lies in a cell (metres) that the photo shows well."""
+
+    def key(p: Tensor) -> Tensor:
+        i = ((p + 0.3) / cell).long()
+        return (i[:, 0] * 1000 + i[:, 1]) * 1000 + i[:, 2]
+
+    shown = torch.unique(key(seen.canonical[seen.weight > 0.25]))
+    return torch.isin(key(points), shown).float()

@@ -1,0 +1,233 @@
+"""From a photo to a head field: the stages of the default system, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine.cameras import Camera
+from engine.checkpoints.default import DefaultModel
+from engine.device import Compute
+from engine.errors import ReconstructionError
+from engine.fields.head import HeadField
+from engine.inversion import appearance, pose, shape
+from engine.portrait.align import Aligned
+from engine.portrait.matte import Matte, matte
+from engine.portrait.perception import CLASSES, SIZE, Perception
+
+CROP = 512
+GARMENT = CLASSES.index("garment")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How much work each stage does (optimisation steps), and on how many pixels a side the
+    appearance is fitted."""
+
+    silhouette: int
+    latent: int
+    tuning: int
+    planes: int
+    pixels: int
+
+
+PRESETS = {
+    "fast": Steps(silhouette=40, latent=0, tuning=0, planes=0, pixels=128),
+    "balanced": Steps(silhouette=90, latent=30, tuning=50, planes=120, pixels=192),
+    "best": Steps(silhouette=140, latent=60, tuning=200, planes=300, pixels=256),
+}
+
+
+@dataclass
+class Reconstruction:
+    """The field, the camera of the aligned crop in its space, the matte, and the fitted shape."""
+
+    field: HeadField
+    camera: Camera
+    matte: Matte
+    shape: shape.Shape
+    notes: dict = dataclass_field(default_factory=dict)
+
+
+Report = Callable[[float, str], None]
+
+
+def perceive(model: DefaultModel, crop: np.ndarray, compute: Compute) -> Perception:
+    """The small network's view of an aligned crop uint8 [512, 512, 3], the mean of several slightly
+    differing scales for landmarks and classes."""
+    x = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.no_grad(), compute.autocast():
+        return model.perception(F.interpolate(x, (SIZE, SIZE), mode="area"))
+
+
+def first_guess(model: DefaultModel, seen: Perception) -> shape.Shape:
+    """The network's numbers as a shape; hair styles softened, since it can be wrong."""
+    r = shape.RESIDUAL
+    return shape.Shape(
+        identity=seen.identity[0].float().clamp(-2.5, 2.5),
+        expression=seen.expression[0].float().clamp(-3, 3),
+        hair=(seen.hair[0].float() * 0.7).softmax(0),
+        offset=torch.zeros(()),
+        residual=torch.zeros(1, r, r, r),
+        pose=seen.pose[0].float(),
+    )
+
+
+def encode(model: DefaultModel, crop: np.ndarray, alpha: np.ndarray, compute: Compute) -> Tensor:
+    """w+ [1, n, w] of the crop with all but the head blacked out."""
+    x = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 127.5 - 1
+    mask = torch.from_numpy(alpha)[None, None].float()
+    x = F.interpolate(torch.cat([x * mask, mask], 1), (SIZE, SIZE), mode="area")
+    with torch.no_grad(), compute.autocast():
+        return model.encoder(x).float()
+
+
+def reconstruct(
+    model: DefaultModel,
+    aligned: Aligned,
+    steps: Steps,
+    compute: Compute,
+    report: Report,
+    preview: Callable[[HeadField, Camera], None],
+    seed: int = 0,
+    check: Callable[[], None] = lambda: None,
+) -> Reconstruction:
+    """The whole way from an aligned crop to a field.
+
+    report(fraction of this function's work, step name); preview(field, camera) is called when
+    there is something new to see. Raises ReconstructionError if no head stands out in the photo.
+    """
+    report(0.0, "reading the portrait")
+    seen = perceive(model, aligned.crop, compute)
+    report(0.04, "cutting out the head")
+    cut = matte(
+        aligned.crop,
+        seen.classes.float().softmax(1)[0].numpy(),
+        alpha=aligned.alpha,
+        valid=aligned.valid,
+        check=check,
+    )
+    if cut.alpha.mean() < 0.03:
+        raise ReconstructionError(
+            "The head could not be told from the background.",
+            "Use a photo with a plainer background, or one with the background cut out.",
+        )
+    report(0.12, "fitting the shape")
+    landmarks, spread = seen.landmarks[0].float(), seen.spread[0].float()
+    fitted = shape.fit_landmarks(model.space, first_guess(model, seen), landmarks, spread)
+    ignore = ~aligned.valid | ((cut.person > 0.5) & (cut.alpha < 0.5))
+    fitted = shape.fit_silhouette(
+        model.space,
+        fitted,
+        cut.alpha,
+        cut.labels,
+        ignore,
+        landmarks,
+        spread,
+        steps.silhouette,
+        seed,
+        check,
+    )
+    report(0.35, "encoding the appearance")
+    ws = encode(model, aligned.crop, cut.alpha, compute)
+    field = assemble(model, fitted, ws, model.generator, compute, check)
+    camera = pose.to_camera(fitted.pose, CROP)
+    preview(field, camera)
+    if steps.latent or steps.tuning:
+        generator = _fit_appearance(
+            model, field, camera, aligned, cut, ws, steps, compute, report, seed
+        )
+        field.planes, field.decoder = generator
+        preview(field, camera)
+    return Reconstruction(field, camera, cut, fitted)
+
+
+def assemble(
+    model: DefaultModel,
+    fitted: shape.Shape,
+    ws: Tensor,
+    generator,
+    compute: Compute,
+    check: Callable[[], None] = lambda: None,
+) -> HeadField:
+    """A field of a shape and a style code."""
+    with torch.no_grad(), compute.autocast():
+        planes = generator.planes(ws)
+    planes = planes.float()
+
+    def learned(points: Tensor) -> Tensor:
+        with torch.no_grad():
+            return generator(planes, points[None])[1][0]
+
+    distance, warp = shape.bake(model.space, fitted, learned, check=check)
+    return HeadField(
+        distance,
+        warp,
+        planes[0],
+        generator.decoder,
+        model.space.bounds,
+        {"model": model.config.get("name", ""), "version": model.config.get("version")},
+    )
+
+
+def _fit_appearance(
+    model: DefaultModel,
+    field: HeadField,
+    camera: Camera,
+    aligned: Aligned,
+    cut: Matte,
+    ws: Tensor,
+    steps: Steps,
+    compute: Compute,
+    report: Report,
+    seed: int,
+) -> tuple[Tensor, torch.nn.Module]:
+    """Planes [4, C, P, P] and decoder of the generator tuned to the photo."""
+    size = steps.pixels
+    picture = torch.from_numpy(aligned.crop).permute(2, 0, 1)[None].float() / 255
+    picture = F.interpolate(picture, (size, size), mode="area")[0].permute(1, 2, 0)
+    trusted = cut.alpha * aligned.valid
+    alpha = F.interpolate(torch.from_numpy(trusted)[None, None].float(), (size, size), mode="area")
+    seen = appearance.see(field, camera.resized(size, size), picture, alpha[0, 0])
+    if len(seen.colour) < 200:
+        raise ReconstructionError(
+            "The fitted head does not lie on the photo's.",
+            "Place the five points by hand and try again.",
+        )
+    everywhere = appearance.surface_points(field, 40000, seed)
+    ws = appearance.refine_latent(
+        model.generator,
+        ws,
+        seen,
+        steps.latent,
+        compute,
+        lambda f: report(0.4 + 0.15 * f, "refining the style code"),
+    )
+    tuned = appearance.tune(
+        model.generator,
+        ws,
+        seen,
+        everywhere,
+        steps.tuning,
+        compute,
+        lambda f: report(0.55 + 0.25 * f, "tuning to the photo"),
+        seed,
+    )
+    with torch.no_grad(), compute.autocast():
+        planes = tuned.planes(ws).float()
+    planes = appearance.sharpen(
+        tuned,
+        planes,
+        seen,
+        everywhere,
+        steps.planes,
+        lambda f: report(0.8 + 0.2 * f, "sharpening the planes"),
+        seed,
+    )
+    return planes[0], tuned.decoder

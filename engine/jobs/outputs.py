@@ -1,0 +1,51 @@
+"""A result as files in a folder, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+
+from engine import cameras
+from engine.errors import OutputError
+from engine.fields.io import load_field
+from engine.jobs.base import Result
+from engine.surface.export import encode_png, glb_bytes, obj_files, write_whole
+from engine.surface.mesh import Mesh
+from engine.surface.sheet import head_sheet
+
+
+def write_outputs(result: Result, folder: Path) -> dict[str, Path]:
+    """Writes what the result holds into `folder` (made if it is missing) and returns the paths:
+    head.glb, head.obj (+ .mtl, .png), head.safetensors (the field), sheet.png, image.png,
+    report.json. Raises OutputError; then nothing new is left."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"The folder {folder.name} cannot be made: {error.strerror}.",
+            "Choose a folder that can be written to.",
+        ) from error
+    arrays, meta = result.arrays, result.meta
+    files: dict[str, tuple[Path, bytes]] = {}
+    name = re.sub(r"[^\w.-]+", "_", str(meta.get("name", "head"))) or "head"
+    if "vertices" in arrays:
+        mesh = Mesh(arrays["vertices"], arrays["faces"], arrays["uvs"], arrays["texture"])
+        world = np.array(meta["field_to_world"]).reshape(4, 4)
+        files["glb"] = folder / "head.glb", glb_bytes(mesh, world, name)
+        for path, data in obj_files(mesh, folder / "head.obj", world).items():
+            files[path.suffix[1:]] = path, data
+        if "crop" in arrays:
+            field = load_field(arrays["field"].tobytes())
+            sheet = head_sheet(arrays["crop"], mesh, field, cameras.from_json(meta["crop_camera"]))
+            files["sheet"] = folder / "sheet.png", encode_png(sheet)
+    if "field" in arrays:
+        files["field"] = folder / "head.safetensors", arrays["field"].tobytes()
+    if "image" in arrays:
+        files["image"] = folder / "image.png", encode_png(arrays["image"])
+    report = json.dumps(meta, indent=1, sort_keys=True).encode()
+    files["report"] = folder / "report.json", report
+    write_whole(dict(files.values()))
+    return {key: path for key, (path, _) in files.items()}

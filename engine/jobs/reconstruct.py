@@ -1,0 +1,72 @@
+"""The job `reconstruct`: one photo -> textured head mesh, camera, field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .base import Context, Job, Param, Result
+
+PRESETS = ("fast", "balanced", "best")
+PARAMS = (
+    Param("photo", str, "", "Photo of a head: any picture file that Pillow reads"),
+    Param(
+        "preset",
+        str,
+        "balanced",
+        "How much work: fast (encoder only), balanced, best",
+        choices=PRESETS,
+    ),
+    Param(
+        "face_index",
+        int,
+        0,
+        "Which face, when there are several: 0 is the largest",
+        minimum=0,
+        maximum=99,
+    ),
+    Param(
+        "points",
+        float,
+        [],
+        "Eyes, nose tip and mouth corners in the photo (image left before "
+        "right, x then y), instead of the detector's; empty: detect",
+        unit="px",
+        size=10,
+    ),
+    Param(
+        "faces", int, 40000, "Number of triangles of the mesh, about", minimum=1000, maximum=500_000
+    ),
+    Param("texture_size", int, 2048, "Side of the texture", unit="px", minimum=256, maximum=8192),
+    Param(
+        "refine_steps",
+        int,
+        -1,
+        "Steps of tuning to the photo; -1: the preset's",
+        minimum=-1,
+        maximum=5000,
+    ),
+    Param(
+        "seed",
+        int,
+        0,
+        "Seed of every random draw: equal seeds give equal heads",
+        minimum=0,
+        maximum=2**31 - 1,
+    ),
+)
+PHOTO_LIMIT = 4096  # px, longer side of the photo handed back
+
+
+def run(params: dict[str, Any], context: Context) -> Result:
+    """Runs every stage; see DESIGN for what the result holds."""
+    from engine.jobs.stages import reconstruct_photo
+
+    return reconstruct_photo(params, context)
+
+
+JOB = Job(
+    "reconstruct",
+    "Make a textured head mesh, its camera and its field from one photo.",
+    PARAMS,
+    run,
+)

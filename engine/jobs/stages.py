@@ -1,0 +1,259 @@
+"""What the jobs do, stage by stage. Imports torch: only ever imported from inside a job's run."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from engine import __version__, cameras, device
+from engine.cameras import FIELD_TO_BLENDER, Camera
+from engine.checkpoints.default import load_default
+from engine.errors import ParameterError
+from engine.fields.base import Field
+from engine.fields.head import HeadField
+from engine.fields.io import field_to_bytes, load_field
+from engine.inversion.reconstruct import CROP, PRESETS, Reconstruction, reconstruct
+from engine.jobs.base import Context, Result
+from engine.jobs.reconstruct import PHOTO_LIMIT
+from engine.portrait.align import Aligned, align
+from engine.portrait.detect import find_points
+from engine.portrait.image import Photo, load_photo
+from engine.surface import bake as baking
+from engine.surface import cleanup, isosurface, metrics, unwrap
+from engine.surface.mesh import Mesh
+
+PREVIEW = 160
+GRID = 176  # voxels along the box: the head field's own grid, so that no facets arise
+
+
+def reconstruct_photo(params: dict[str, Any], context: Context) -> Result:
+    """The job `reconstruct`."""
+    compute = device.choose(
+        "cpu" if context.device == "auto" else context.device, context.precision
+    )
+    context.progress(0.0, "loading the model")
+    model = load_default()
+    context.progress(0.02, "reading the photo")
+    photo = load_photo(params["photo"])
+    context.progress(0.03, "finding the face")
+    points, faces = find_points(
+        photo.rgb, points=params["points"], face_index=params["face_index"], check=context.check
+    )
+    aligned = align(photo, points, size=CROP, widen=model.config["widen"])
+    context.preview(_thumbnail(aligned.crop))
+    steps = PRESETS[params["preset"]]
+    if params["refine_steps"] >= 0:
+        steps = replace(steps, tuning=params["refine_steps"])
+
+    def show(field: HeadField, camera: Camera) -> None:
+        seen = field.render(camera.resized(PREVIEW, PREVIEW), context.check)
+        context.preview(_on_grey(seen.image, seen.alpha))
+
+    made = reconstruct(
+        model,
+        aligned,
+        steps,
+        compute,
+        lambda f, step: context.progress(0.06 + 0.5 * f, step),
+        show,
+        params["seed"],
+        context.check,
+    )
+    view = baking.PhotoView(
+        made.camera, aligned.crop, (made.matte.alpha * aligned.valid).astype(np.float32)
+    )
+    mesh = _surface(made.field, [view], params, context, 0.58)
+    context.progress(0.96, "measuring")
+    figures = _figures(mesh, made, aligned, context)
+    figures["faces_found"] = len(faces)
+    full = _full_camera(made.camera, aligned, photo)
+    context.progress(0.99, "packing the results")
+    result = _result(mesh, made.field, full, photo, params, figures)
+    result.arrays["crop"] = aligned.crop
+    result.meta["crop_camera"] = made.camera.to_json()
+    context.finish()
+    result.meta["timings"] = {k: round(v, 3) for k, v in context.timings.items()}
+    return result
+
+
+def extract_field(params: dict[str, Any], context: Context) -> Result:
+    """The job `extract`."""
+    context.progress(0.0, "loading the field")
+    field = load_field(params["field"])
+    views = []
+    if params["photo"] and params["camera"]:
+        camera = _camera(params["camera"])
+        photo = load_photo(params["photo"])
+        if (photo.width, photo.height) != (camera.width, camera.height):
+            camera = camera.resized(photo.width, photo.height)
+        small = max(photo.width, photo.height) / 1024
+        seen = field.render(
+            camera.resized(max(1, round(photo.width / small)), max(1, round(photo.height / small))),
+            context.check,
+        )
+        alpha = Image.fromarray((seen.alpha.numpy() * 255).astype(np.uint8))
+        alpha = np.asarray(alpha.resize((photo.width, photo.height))).astype(np.float32) / 255
+        views.append(baking.PhotoView(camera, photo.rgb, alpha))
+    mesh = _surface(field, views, params, context, 0.1)
+    context.finish()
+    meta = {
+        "metres_per_unit": field.metres_per_unit,
+        "timings": dict(context.timings),
+        "field_to_world": _standing(mesh, field).ravel().tolist(),
+        "figures": {"mesh": metrics.mesh_report(mesh, field.metres_per_unit)},
+        "versions": versions(),
+    }
+    return Result(meta, _mesh_arrays(mesh))
+
+
+def render_field(params: dict[str, Any], context: Context) -> Result:
+    """The job `render`: arrays image uint8 [H, W, 4] (straight alpha), depth float32 [H, W]."""
+    context.progress(0.0, "loading the field")
+    field = load_field(params["field"])
+    camera = _camera(params["camera"])
+    context.progress(0.1, "rendering")
+    seen = field.render(camera, context.check)
+    context.finish()
+    alpha = seen.alpha[..., None]
+    colour = torch.where(alpha > 1e-4, seen.image / alpha.clamp_min(1e-4), torch.zeros(()))
+    image = (torch.cat([colour, alpha], -1).clamp(0, 1) * 255 + 0.5).byte().cpu().numpy()
+    return Result(
+        {"camera": camera.to_json(), "timings": dict(context.timings)},
+        {"image": image, "depth": seen.depth.float().cpu().numpy()},
+    )
+
+
+def versions() -> dict[str, str]:
+    """What made a result."""
+    return {
+        "triplane": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _camera(text: str) -> Camera:
+    try:
+        camera = cameras.from_json(json.loads(text))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ParameterError("The camera is not valid JSON of a camera.") from error
+    if not (0 < camera.width <= 16384 and 0 < camera.height <= 16384):
+        raise ParameterError("The camera's picture must have 1 to 16384 pixels a side.")
+    return camera
+
+
+def _surface(
+    field: Field,
+    views: list[baking.PhotoView],
+    params: dict[str, Any],
+    context: Context,
+    start: float,
+) -> Mesh:
+    """Iso-surface, clean-up, UVs, texture; `start` is the fraction of the job done before."""
+    part = (0.95 - start) / 4
+    context.progress(start, "extracting the surface")
+    mesh = isosurface.extract(field, GRID, context.check)
+    context.progress(start + 0.6 * part, "cleaning the mesh")
+    mesh = cleanup.clean(mesh, params["faces"], check=context.check)
+    context.progress(start + 1.2 * part, "unwrapping")
+    mesh = unwrap.unwrap(mesh, params["texture_size"], context.check)
+    context.progress(start + 2.2 * part, "baking the texture")
+    return mesh.with_texture(baking.bake(mesh, field, views, params["texture_size"], context.check))
+
+
+def _full_camera(camera: Camera, aligned: Aligned, photo: Photo) -> Camera:
+    """The camera of the whole photo, from the aligned crop's."""
+    full = camera.transformed_image(np.linalg.inv(aligned.to_crop), photo.width, photo.height)
+    return Camera(full.cam2world, full.intrinsics, photo.width, photo.height, "photo")
+
+
+def _standing(mesh: Mesh, field: Field) -> np.ndarray:
+    """Field space to Blender's world: metres, z up, looking along -y, lowest point on z = 0."""
+    scale = field.metres_per_unit
+    matrix = FIELD_TO_BLENDER @ np.diag([scale, scale, scale, 1.0])
+    matrix[2, 3] = -float(mesh.vertices[:, 1].min()) * scale
+    return matrix
+
+
+def _figures(mesh: Mesh, made: Reconstruction, aligned: Aligned, context: Context) -> dict:
+    """Figures of merit, see docs/figures.md."""
+    person, head = made.matte.person > 0.5, made.matte.alpha > 0.5
+    # What clothes hide, or lies beyond the photo, cannot be compared.
+    unknown = ~aligned.valid | (person & ~head)
+    drawn = metrics.silhouette(mesh, made.camera)
+    figures = metrics.photo_agreement(
+        mesh, made.camera, aligned.crop, made.matte.alpha * aligned.valid
+    )
+    figures["iou"] = metrics.iou(drawn & ~unknown, head & ~unknown)
+    context.check()
+    agreement = metrics.silhouette_agreement(mesh, made.field, check=context.check)
+    return {
+        "photo_psnr_db": round(float(figures["psnr"]), 2),
+        "photo_psnr_common_db": round(float(figures["psnr_common"]), 2),
+        "silhouette_iou": round(float(figures["iou"]), 4),
+        "mesh_field_iou": [round(float(x), 4) for x in agreement],
+        "mesh": metrics.mesh_report(mesh, made.field.metres_per_unit),
+    }
+
+
+def _mesh_arrays(mesh: Mesh) -> dict[str, np.ndarray]:
+    return {
+        "vertices": mesh.vertices.astype(np.float32),
+        "faces": mesh.faces.astype(np.int32),
+        "uvs": mesh.uvs.astype(np.float32),
+        "texture": mesh.texture,
+    }
+
+
+def _result(
+    mesh: Mesh,
+    field: HeadField,
+    camera: Camera,
+    photo: Photo,
+    params: dict[str, Any],
+    figures: dict,
+) -> Result:
+    shown = Image.fromarray(photo.rgb)
+    if max(shown.size) > PHOTO_LIMIT:
+        scale = PHOTO_LIMIT / max(shown.size)
+        size = (max(1, round(shown.width * scale)), max(1, round(shown.height * scale)))
+        shown = shown.resize(size, Image.Resampling.LANCZOS)
+    meta = {
+        "name": Path(params["photo"]).stem,
+        "metres_per_unit": field.metres_per_unit,
+        "field_to_world": _standing(mesh, field).ravel().tolist(),
+        "camera": camera.to_json(),
+        "preset": params["preset"],
+        "seed": params["seed"],
+        "figures": figures,
+        "versions": versions(),
+    }
+    packed = np.frombuffer(field_to_bytes(field), np.uint8)
+    seen = field.render(_portrait_camera(mesh, 256))
+    arrays = _mesh_arrays(mesh) | {
+        "photo": np.asarray(shown),
+        "field": packed,
+        "preview": _on_grey(seen.image, seen.alpha),
+    }
+    return Result(meta, arrays)
+
+
+def _portrait_camera(mesh: Mesh, size: int) -> Camera:
+    return metrics.ring(mesh, [20.0], size)[0]
+
+
+def _thumbnail(crop: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(crop).resize((PREVIEW, PREVIEW)))
+
+
+def _on_grey(image: torch.Tensor, alpha: torch.Tensor) -> np.ndarray:
+    mixed = image + (1 - alpha[..., None]) * 0.22
+    return (mixed.clamp(0, 1) * 255 + 0.5).byte().cpu().numpy()

@@ -1,0 +1,231 @@
+"""A reconstruction's result to a head in the .blend: all of it, or nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import bpy
+import numpy as np
+from mathutils import Matrix
+
+from ...engine import cameras
+from . import camera as camera_builder
+from . import field as field_store
+from . import images, mesh, png
+
+RECORD = "triplane_record"  # on a head's object; what makes it a head
+APART = 0.35  # metres between heads that stand side by side
+
+
+@dataclass
+class Prepared:
+    """What `build` needs, with all slow work done: arrays in the head's space, images encoded."""
+
+    name: str
+    vertices: np.ndarray
+    faces: np.ndarray
+    uvs: np.ndarray
+    texture_png: bytes
+    photo_png: bytes  # empty for the job 'extract', like the next two
+    field: bytes
+    camera: cameras.Camera | None
+    field_to_object: np.ndarray
+    record: dict
+
+
+def prepare(meta: dict, arrays: dict[str, np.ndarray], field_to_object=None) -> Prepared:
+    """Check a job's result and encode its images. Touches no Blender data: run it in a thread.
+
+    meta, arrays: those of the jobs 'reconstruct' and 'extract' (see engine/jobs).
+    field_to_object: [4, 4], where the result's meta does not say it (field_to_world).
+    Raises KeyError or ValueError when the result is not what the job promises.
+    """
+    if field_to_object is None:
+        field_to_object = meta["field_to_world"]
+    matrix = np.array(field_to_object, float).reshape(4, 4)
+    vertices = arrays["vertices"] @ matrix[:3, :3].T + matrix[:3, 3]
+    mesh.check(vertices, arrays["faces"], arrays["uvs"])
+    return Prepared(
+        name=str(meta.get("name") or "head"),
+        vertices=vertices.astype(np.float32),
+        faces=arrays["faces"],
+        uvs=arrays["uvs"],
+        texture_png=png.encode(arrays["texture"]),
+        photo_png=png.encode(arrays["photo"]) if "photo" in arrays else b"",
+        field=arrays["field"].tobytes() if "field" in arrays else b"",
+        camera=cameras.from_json(meta["camera"]) if "camera" in meta else None,
+        field_to_object=matrix,
+        record={
+            key: meta[key]
+            for key in ("preset", "seed", "metres_per_unit", "timings", "figures", "versions")
+            if key in meta
+        },
+    )
+
+
+def build(
+    context: bpy.types.Context, prepared: Prepared, parameters: dict, beside: bool = False
+) -> bpy.types.Object:
+    """A new collection with the head, its photo camera and its field; returns the head's object.
+
+    parameters: the job's, kept on the head as a record. beside: keep the field in a file beside
+    the .blend (where it has been saved) instead of packed in it.
+    Everything is made before anything is linked to the scene; on an error all of it is removed.
+    """
+    before = _snapshot()
+    try:
+        collection, head = _make(prepared, parameters)
+        if beside and bpy.data.filepath:
+            field_store.keep_beside(head, prepared.name, prepared.field)
+        else:
+            field_store.pack(head, prepared.name, prepared.field)
+        head.location.x = _free_place(context.scene)
+        context.scene.collection.children.link(collection)
+    except BaseException:
+        _remove_new(before)
+        raise
+    select(context, head)
+    return head
+
+
+def rebuild(context: bpy.types.Context, head: bpy.types.Object, prepared: Prepared) -> None:
+    """Give `head` a newly extracted mesh, material and texture; the rest of it stays."""
+    before = _snapshot()
+    try:
+        data = _mesh(prepared)
+    except BaseException:
+        _remove_new(before)
+        raise
+    old, head.data = head.data, data
+    materials = [m for m in old.materials if m is not None]
+    textures = [n.image for m in materials for n in _image_nodes(m)]
+    bpy.data.batch_remove([old] if not old.users else [])
+    bpy.data.batch_remove([m for m in materials if not m.users])
+    bpy.data.batch_remove([i for i in set(textures) if i is not None and not i.users])
+    select(context, head)
+
+
+def active(context: bpy.types.Context) -> bpy.types.Object | None:
+    """The head that the artist works on: the active object, its parent, or the scene's only one."""
+    candidate = context.active_object
+    while candidate is not None:
+        if RECORD in candidate:
+            return candidate
+        candidate = candidate.parent
+    heads = [o for o in context.scene.objects if RECORD in o]
+    return heads[0] if len(heads) == 1 else None
+
+
+def photo_camera(head: bpy.types.Object) -> bpy.types.Object | None:
+    """The camera of the head's photo, unless the artist has deleted it."""
+    for child in head.children:
+        if child.type == "CAMERA" and "triplane_resolution" in child:
+            return child
+    return None
+
+
+def record(head: bpy.types.Object) -> dict:
+    """What was recorded when the head was made: preset, seed, parameters, timings, figures."""
+    try:
+        return json.loads(head[RECORD])
+    except (KeyError, TypeError, ValueError):
+        return {}
+
+
+def field_to_world(head: bpy.types.Object) -> np.ndarray:
+    """[4, 4] from field space to the world, where the head stands now."""
+    own = np.array(head["triplane_field_to_object"], float).reshape(4, 4)
+    return np.array(head.matrix_world) @ own
+
+
+def select(context: bpy.types.Context, head: bpy.types.Object) -> None:
+    """Make `head` the only selected and the active object."""
+    layer = context.view_layer
+    current = layer.objects.active
+    if current is not None and current.mode != "OBJECT":
+        bpy.ops.object.mode_set(mode="OBJECT")
+    for other in layer.objects:
+        if other.select_get():
+            other.select_set(False)
+    if head.name in layer.objects:
+        head.select_set(True)
+        layer.objects.active = head
+
+
+def frame(context: bpy.types.Context) -> None:
+    """Bring the selected head into every 3D view, and show its texture where shading is solid.
+
+    A view that looks through a camera is left alone, as is any shading the artist has chosen.
+    """
+    for window in context.window_manager.windows:
+        for area in window.screen.areas:
+            if area.type != "VIEW_3D":
+                continue
+            space = area.spaces.active
+            if space.shading.type == "SOLID" and space.shading.color_type == "MATERIAL":
+                space.shading.color_type = "TEXTURE"
+            if space.region_3d is None or space.region_3d.view_perspective == "CAMERA":
+                continue
+            region = next((r for r in area.regions if r.type == "WINDOW"), None)
+            with context.temp_override(window=window, area=area, region=region):
+                if bpy.ops.view3d.view_selected.poll():
+                    bpy.ops.view3d.view_selected(use_all_regions=False)
+
+
+def _make(prepared: Prepared, parameters: dict):
+    name = prepared.name
+    collection = bpy.data.collections.new(name)
+    head = bpy.data.objects.new(name, _mesh(prepared))
+    collection.objects.link(head)
+    photo = images.packed(f"{name} photo", prepared.photo_png, f"{name} photo.png")
+    camera = camera_builder.build_camera(
+        f"{name} camera", prepared.camera, prepared.field_to_object, photo
+    )
+    camera.parent = head  # so that the view stays right when the artist moves the head
+    camera.matrix_parent_inverse = Matrix()
+    collection.objects.link(camera)
+    head["triplane_field_to_object"] = [float(x) for x in prepared.field_to_object.ravel()]
+    head["triplane_camera"] = json.dumps(prepared.camera.to_json())
+    head["triplane_metres_per_unit"] = float(prepared.record.get("metres_per_unit", 1.0))
+    head["triplane_seed"] = int(prepared.record.get("seed", 0))
+    head[RECORD] = json.dumps(prepared.record | {"parameters": parameters})
+    collection["triplane_version"] = str(prepared.record.get("versions", {}).get("triplane", ""))
+    return collection, head
+
+
+def _mesh(prepared: Prepared) -> bpy.types.Mesh:
+    data = mesh.build_mesh(prepared.name, prepared.vertices, prepared.faces, prepared.uvs)
+    texture = images.packed(
+        f"{prepared.name} texture", prepared.texture_png, f"{prepared.name} texture.png"
+    )
+    data.materials.append(mesh.build_material(prepared.name, texture))
+    return data
+
+
+def _image_nodes(material: bpy.types.Material) -> list:
+    tree = material.node_tree
+    return [n for n in tree.nodes if n.bl_idname == "ShaderNodeTexImage"] if tree else []
+
+
+def _free_place(scene: bpy.types.Scene) -> float:
+    """x of the first place along the x axis where no other head stands."""
+    taken = [o.matrix_world.translation.x for o in scene.objects if RECORD in o]
+    x = 0.0
+    while any(abs(x - other) < APART - 0.01 for other in taken):
+        x += APART
+    return x
+
+
+_KINDS = ("collections", "objects", "meshes", "materials", "images", "cameras")
+
+
+def _snapshot() -> dict[str, set]:
+    return {kind: {i.session_uid for i in getattr(bpy.data, kind)} for kind in _KINDS}
+
+
+def _remove_new(before: dict[str, set]) -> None:
+    """Remove every data-block made since `before`: what an interrupted build has left."""
+    for kind in _KINDS:
+        new = [i for i in getattr(bpy.data, kind) if i.session_uid not in before[kind]]
+        bpy.data.batch_remove(new)

@@ -1,0 +1,64 @@
+"""The mesh again, from the field that the head keeps."""
+
+import bpy
+
+from ..engine.errors import TriplaneError
+from . import parameters
+from .build import head
+from .fieldjob import FieldOperator
+
+
+class TRIPLANE_OT_extract_mesh(FieldOperator, bpy.types.Operator):
+    """Replace the active head's mesh and texture by ones newly made from its field"""
+
+    bl_idname = "triplane.extract_mesh"
+    bl_label = "Extract Mesh Again"
+    bl_options = {"UNDO"}
+
+    job = "extract"
+    title = "Extracting the mesh"
+
+    faces: parameters.Parameters.__annotations__["faces"]
+    texture_size: parameters.Parameters.__annotations__["texture_size"]
+
+    @classmethod
+    def poll(cls, context):
+        if not super().poll(context):
+            return False
+        if context.mode != "OBJECT":
+            cls.poll_message_set("Leave the editing mode first")
+            return False
+        return True
+
+    def invoke(self, context, event):
+        chosen = parameters.settings(context)
+        for name in ("faces", "texture_size"):
+            if not self.properties.is_property_set(name):
+                setattr(self, name, getattr(chosen, name))
+        return super().invoke(context, event)
+
+    def setup(self, context):
+        made = head.active(context)
+        self._name = made.name
+        self._field_to_object = list(made["triplane_field_to_object"])
+        parameters = {
+            "field": self.write_field(made),
+            "faces": self.faces,
+            "texture_size": self.texture_size,
+        }
+        photo = self.write_photo(made)
+        if photo:  # visible skin comes from it, as it did the first time
+            parameters |= {"photo": photo, "camera": made["triplane_camera"]}
+        return parameters
+
+    def prepare(self, result):
+        return head.prepare(
+            result["meta"] | {"name": self._name}, result["arrays"], self._field_to_object
+        )
+
+    def finish(self, context, prepared):
+        made = context.scene.objects.get(self._name)
+        if made is None:
+            raise TriplaneError("The head was removed or renamed meanwhile.")
+        head.rebuild(context, made, prepared)
+        self.report({"INFO"}, f"{made.name}: {len(prepared.faces):,} faces")

@@ -1,0 +1,54 @@
+"""What operators share that work on the field of the active head."""
+
+import os
+import tempfile
+
+from ..engine.errors import TriplaneError
+from . import session
+from .build import field, head
+from .job import JobOperator
+
+
+class FieldOperator(JobOperator):
+    """Mix-in: hands the engine the active head's field as a temporary file."""
+
+    _folder = ""
+
+    @classmethod
+    def poll(cls, context):
+        if session.running() is not None:
+            cls.poll_message_set("Another job is still running")
+            return False
+        if head.active(context) is None:
+            cls.poll_message_set("Select a head that Triplane has made")
+            return False
+        return True
+
+    def write_field(self, made):
+        """The path of a temporary file with the field of the head `made`."""
+        try:
+            data = field.read(made)
+            self._folder = tempfile.mkdtemp(prefix="triplane-")
+            path = os.path.join(self._folder, "field.safetensors")
+            field.write_whole(path, data)
+        except OSError as error:
+            raise TriplaneError(str(error)) from error
+        return path
+
+    def write_photo(self, made):
+        """The path of a temporary file with the photo of `made`; '' if it is no longer there."""
+        camera = head.photo_camera(made)
+        backgrounds = camera.data.background_images if camera is not None else ()
+        image = backgrounds[0].image if backgrounds else None
+        if image is None or image.packed_file is None:
+            return ""
+        path = os.path.join(self._folder, "photo.png")
+        field.write_whole(path, image.packed_file.data)
+        return path
+
+    def cleanup(self):
+        if self._folder:
+            import shutil
+
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = ""

@@ -1,0 +1,150 @@
+"""The reconstruction's parameters as Blender properties: the operator's and the panel's.
+
+A test checks them against the job's own definitions (engine/jobs/reconstruct.py). No
+`from __future__ import annotations` here: Blender reads the annotations as objects.
+"""
+
+import bpy
+from bpy.props import (
+    BoolProperty,
+    EnumProperty,
+    FloatVectorProperty,
+    IntProperty,
+    PointerProperty,
+    StringProperty,
+)
+
+POINTS = ("Right eye", "Left eye", "Nose tip", "Mouth, right", "Mouth, left")
+PRESETS = (
+    ("fast", "Fast", "A first look: the encoder's guess, not fitted to the photo"),
+    ("balanced", "Balanced", "Fitted to the photo: the default"),
+    ("best", "Best", "Fitted longer: for the final head"),
+)
+
+
+class Parameters:
+    """Mix-in with what a reconstruction can be told."""
+
+    preset: EnumProperty(
+        name="Quality",
+        description="How much work to put into the likeness",
+        items=PRESETS,
+        default="balanced",
+        options={"SKIP_SAVE"},
+    )
+    face_index: IntProperty(
+        name="Face",
+        description="Which face of the photo, by size: 0 is the largest",
+        default=0,
+        min=0,
+        max=99,
+        options={"SKIP_SAVE"},
+    )
+    points: FloatVectorProperty(
+        name="Points",
+        description=(
+            "Right eye, left eye, nose tip, right and left corner of the mouth, as x and y in "
+            "pixels of the photo from its top left; all zero: found by themselves"
+        ),
+        size=10,
+        default=(0.0,) * 10,
+        options={"SKIP_SAVE"},
+    )
+    faces: IntProperty(
+        name="Faces",
+        description="Number of triangles that the mesh is reduced to",
+        default=40000,
+        min=1000,
+        max=500000,
+        soft_min=5000,
+        soft_max=100000,
+        step=1000,
+        options={"SKIP_SAVE"},
+    )
+    texture_size: IntProperty(
+        name="Texture",
+        description="Width and height of the baked texture",
+        subtype="PIXEL",
+        default=2048,
+        min=256,
+        max=8192,
+        options={"SKIP_SAVE"},
+    )
+    seed: IntProperty(
+        name="Seed",
+        description="Of all random numbers: the same seed gives the same head",
+        default=0,
+        min=0,
+        options={"SKIP_SAVE"},
+    )
+    refine_steps: IntProperty(
+        name="Refine Steps",
+        description="Steps that fit the head to the photo; -1: as many as the quality says",
+        default=-1,
+        min=-1,
+        max=5000,
+        soft_max=1000,
+        options={"SKIP_SAVE"},
+    )
+
+    def job_parameters(self, photo):
+        """The parameters of the job 'reconstruct' for this photo's path."""
+        points = [float(x) for x in self.points]
+        return {
+            "photo": photo,
+            "preset": self.preset,
+            "face_index": self.face_index,
+            "points": points if any(points) else [],
+            "faces": self.faces,
+            "texture_size": self.texture_size,
+            "seed": self.seed,
+            "refine_steps": self.refine_steps,
+        }
+
+
+NAMES = tuple(Parameters.__annotations__)
+
+
+def _photo_changed(self, context):
+    from . import session
+
+    session.forget_failure()
+    self.property_unset("points")
+    self.property_unset("face_index")
+    self.points_by_hand = False
+
+
+class TRIPLANE_PG_settings(Parameters, bpy.types.PropertyGroup):
+    """What the sidebar shows. Kept on the window manager: never part of the artist's file."""
+
+    photo: StringProperty(
+        name="Photo",
+        description="The photo to make a head of",
+        subtype="FILE_PATH",
+        update=_photo_changed,
+    )
+    points_by_hand: BoolProperty(
+        name="Place Points by Hand",
+        description="Say where the face is, where it is not found by itself",
+    )
+
+    def job_parameters(self, photo):
+        result = super().job_parameters(photo)
+        if not self.points_by_hand:
+            result["points"] = []
+        return result
+
+
+def settings(context):
+    """The sidebar's settings."""
+    return context.window_manager.triplane
+
+
+def register():
+    bpy.utils.register_class(TRIPLANE_PG_settings)
+    bpy.types.WindowManager.triplane = PointerProperty(type=TRIPLANE_PG_settings)
+
+
+def unregister():
+    del bpy.types.WindowManager.triplane
+    bpy.utils.unregister_class(TRIPLANE_PG_settings)

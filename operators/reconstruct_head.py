@@ -1,0 +1,80 @@
+"""A photo becomes a head."""
+
+import os
+import time
+
+import bpy
+from bpy.props import StringProperty
+
+from ..engine.errors import OutputError, PhotoError
+from . import parameters, session
+from .build import head
+from .job import JobOperator
+
+
+class TRIPLANE_OT_reconstruct_head(JobOperator, parameters.Parameters, bpy.types.Operator):
+    """Make a textured head, with its photo's camera and its radiance field, from the photo"""
+
+    bl_idname = "triplane.reconstruct_head"
+    bl_label = "Reconstruct Head"
+    # Not REGISTER: its "adjust last operation" would reconstruct anew at every change.
+    bl_options = {"UNDO"}
+
+    job = "reconstruct"
+    title = "Reconstructing"
+
+    filepath: StringProperty(
+        name="Photo",
+        description="The photo to make a head of",
+        subtype="FILE_PATH",
+        options={"SKIP_SAVE"},
+    )
+
+    @classmethod
+    def poll(cls, context):
+        if session.running() is not None:
+            cls.poll_message_set("Another job is still running")
+            return False
+        return True
+
+    def invoke(self, context, event):
+        """From a button: what the call leaves open is as the sidebar says."""
+        chosen = parameters.settings(context)
+        if not self.filepath:
+            self.filepath = chosen.photo
+            if chosen.points_by_hand:
+                self.points = chosen.points
+            for name in parameters.NAMES:
+                if name != "points" and not self.properties.is_property_set(name):
+                    setattr(self, name, getattr(chosen, name))
+        return super().invoke(context, event)
+
+    def setup(self, context):
+        photo = bpy.path.abspath(self.filepath) if self.filepath else ""
+        if not photo:
+            raise PhotoError("No photo has been chosen.", "Pick one first.")
+        self.title = f"Reconstructing {os.path.basename(photo)}"
+        self._parameters = self.job_parameters(os.path.abspath(photo))
+        return self._parameters
+
+    def prepare(self, result):
+        return head.prepare(result["meta"], result["arrays"])
+
+    def finish(self, context, prepared):
+        start = time.perf_counter()
+        beside = session.preferences(context).keep_field == "BESIDE"
+        try:
+            made = head.build(context, prepared, self._parameters, beside)
+        except OSError as error:
+            raise OutputError(
+                f"The field could not be written beside the .blend: {error.strerror or error}.",
+                "Choose in the preferences to keep fields in the .blend, or free the folder.",
+            ) from error
+        head.frame(context)
+        running = session.running()
+        print(
+            f"Triplane: imported {made.name} in {time.perf_counter() - start:.2f} s"
+            + (f"; longest tick {running.longest_tick * 1000:.0f} ms" if running else ""),
+            flush=True,
+        )
+        self.report({"INFO"}, f"{made.name} is ready")

@@ -1,0 +1,74 @@
+"""A Blender profile with a copy of this extension, and scripts run in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "bl_ext.user_default.triplane"
+
+PREAMBLE = f"""
+import os, sys, time, bpy, addon_utils
+bpy.ops.wm.read_factory_settings(use_empty=True)
+PACKAGE = "{PACKAGE}"
+addon_utils.enable(PACKAGE, default_set=True)
+prefs = bpy.context.preferences.addons[PACKAGE].preferences
+prefs.python = os.environ["ENGINE_PYTHON"]
+def module(name):
+    import importlib
+    return importlib.import_module(PACKAGE + "." + name)
+"""
+
+
+def make_profile(folder: Path, fakes: bool = True) -> Path:
+    """A profile folder (BLENDER_USER_RESOURCES) whose extension has the fake jobs, or our own."""
+    target = folder / "extensions" / "user_default" / "triplane"
+    target.mkdir(parents=True)
+    for name in ("__init__.py", "blender_manifest.toml"):
+        shutil.copy2(ROOT / name, target)
+    ignore = shutil.ignore_patterns("__pycache__", "training", "weights")
+    for name in ("operators", "panels", "engine"):
+        shutil.copytree(ROOT / name, target / name, ignore=ignore)
+    (target / "engine" / "weights").symlink_to(ROOT / "engine" / "weights")
+    if fakes:
+        jobs = target / "engine" / "jobs"
+        shutil.copy2(ROOT / "tests" / "addon_fakes" / "shapes.py", jobs / "shapes.py")
+        for name in ("reconstruct", "extract", "render", "sheet"):
+            (jobs / f"{name}.py").write_text(f"from .shapes import {name.upper()} as JOB\n")
+        with open(jobs / "__init__.py", "a") as file:
+            file.write('\n_NAMES = ("reconstruct", "extract", "render", "sheet", "selftest")\n')
+    return folder
+
+
+def run(
+    profile: Path,
+    script: str,
+    *args: str,
+    env: dict[str, str] | None = None,
+    preamble: str = PREAMBLE,
+    check: bool = True,
+    timeout: float = 120,
+) -> subprocess.CompletedProcess:
+    """Run `script` after the preamble in a fresh process with bpy; it may read sys.argv[1:]."""
+    environment = {
+        **os.environ,
+        "BLENDER_USER_RESOURCES": str(profile),
+        "ENGINE_PYTHON": sys.executable,
+        "PYTHONPATH": "",
+        **(env or {}),
+    }
+    result = subprocess.run(
+        [os.environ.get("BPY_PYTHON", sys.executable), "-c", preamble + script, *args],
+        env=environment,
+        cwd=profile,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    if check and result.returncode:
+        raise AssertionError(f"status {result.returncode}\n{result.stdout}\n{result.stderr}")
+    return result

@@ -1,0 +1,47 @@
+"""What the tests of all rooms share: where things are."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def photo() -> Path:
+    """The example photo (one frontal face, 512 x 512)."""
+    return ROOT / "examples" / "astronaut.png"
+
+
+@pytest.fixture(scope="session")
+def heads_pack() -> Path:
+    """The head data pack, which training needs and the program does not: it is no part of the
+    repository, so a checkout without it skips these tests and says so."""
+    path = Path(os.environ.get("HEADS_PACK") or ROOT.parent / "shared" / "heads")
+    if not (path / "mesh.npz").is_file():
+        pytest.skip(f"no head data pack at {path} (set HEADS_PACK)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def blender_installer() -> ModuleType:
+    """The module of Blender's own extension installer, loaded without starting Blender."""
+    blender = Path(importlib.util.find_spec("bpy").origin).parent
+    path = next(blender.glob("*/scripts/addons_core/bl_pkg/cli/blender_ext.py"))
+    spec = importlib.util.spec_from_file_location("blender_ext", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["blender_ext"] = module  # its data classes look themselves up
+    spec.loader.exec_module(module)
+    return module

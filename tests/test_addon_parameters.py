@@ -1,0 +1,66 @@
+"""The operator's properties are those of the jobs."""
+
+import json
+import re
+
+import addon_profile
+import pytest
+
+SCRIPT = """
+import json
+out = {}
+for name in ("reconstruct_head", "extract_mesh"):
+    rna = getattr(bpy.ops.triplane, name).get_rna_type()
+    out[name] = {
+        p.identifier: {
+            "type": p.type, "default": None if getattr(p, "is_array", False) else p.default,
+            "min": getattr(p, "hard_min", None),
+            "max": getattr(p, "hard_max", None), "size": getattr(p, "array_length", 0),
+            "description": p.description,
+            "items": [i.identifier for i in p.enum_items] if p.type == "ENUM" else [],
+        } for p in rna.properties if p.identifier != "rna_type"}
+print("JSON" + json.dumps(out))
+"""
+TYPES = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool, "ENUM": str}
+
+
+@pytest.fixture(scope="module")
+def properties(tmp_path_factory):
+    profile = addon_profile.make_profile(tmp_path_factory.mktemp("profile"))
+    out = addon_profile.run(profile, SCRIPT).stdout
+    return json.loads(re.search(r"^JSON(.*)$", out, re.M)[1])
+
+
+@pytest.mark.parametrize(
+    ("operator", "job", "elsewhere"),
+    [
+        ("reconstruct_head", "reconstruct", {"photo": "filepath"}),
+        ("extract_mesh", "extract", {"field": None, "photo": None, "camera": None}),
+    ],
+)
+def test_every_parameter_is_a_property(properties, operator, job, elsewhere):
+    from engine import jobs
+
+    if job not in jobs.names():
+        pytest.skip(f"there is no job {job} yet")
+    params = {p.name: p for p in jobs.load(job).params}
+    given = dict(properties[operator])
+    for name, where in elsewhere.items():
+        if name in params:
+            del params[name]
+            if where:
+                assert given.pop(where)["type"] == "STRING"
+    assert set(params) == set(given)
+    for name, param in params.items():
+        found = given[name]
+        assert TYPES[found["type"]] is param.type, name
+        assert found["description"], name
+        assert found["size"] == param.size, name
+        if param.choices:
+            assert tuple(found["items"]) == param.choices, name
+        if not param.size:
+            assert found["default"] == param.default, name
+        if param.minimum is not None and not param.size:
+            assert found["min"] == param.minimum, name
+        if param.maximum is not None and not param.size:
+            assert found["max"] == param.maximum, name

@@ -1,0 +1,106 @@
+"""The real reconstruction through the operator: with photos that are none, and the whole way."""
+
+import json
+import re
+import struct
+import zlib
+
+import addon_profile
+import pytest
+
+from engine import jobs
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif("reconstruct" not in jobs.names(), reason="no job reconstruct yet"),
+]
+
+BAD = """
+import json
+folder, out = os.environ["FOLDER"], {}
+count = len(bpy.data.objects), len(bpy.data.images), len(bpy.data.meshes)
+for name in sorted(os.listdir(folder)):
+    try:
+        bpy.ops.triplane.reconstruct_head(filepath=os.path.join(folder, name), preset="fast")
+        out[name] = "no error"
+    except RuntimeError as error:
+        out[name] = str(error)
+now = len(bpy.data.objects), len(bpy.data.images), len(bpy.data.meshes)
+print("JSON" + json.dumps({"messages": out, "left": [a - b for a, b in zip(now, count)]}))
+"""
+
+WHOLE = """
+import json
+photo, folder = os.environ["PHOTO"], os.environ["FOLDER"]
+bpy.ops.triplane.reconstruct_head(filepath=photo, preset="fast")
+head = bpy.context.active_object
+facts = {"faces": len(head.data.polygons), "height": head.dimensions.z,
+         "low": min((head.matrix_world @ v.co).z for v in head.data.vertices)}
+bpy.ops.wm.save_as_mainfile(filepath=os.path.join(folder, "a.blend"))
+os.rename(os.path.join(folder, "a.blend"), os.path.join(folder, "b.blend"))
+bpy.ops.wm.open_mainfile(filepath=os.path.join(folder, "b.blend"))
+head = next(o for o in bpy.data.objects if "triplane_record" in o)
+bpy.context.view_layer.objects.active = head
+bpy.ops.triplane.extract_mesh(faces=10000, texture_size=512)
+facts["again"] = len(head.data.polygons)
+bpy.ops.triplane.view_photo()
+bpy.ops.triplane.render_field(size=128)
+image = next(i for i in bpy.data.images if "field render" in i.name)
+facts["covered"] = sum(a > 0.5 for a in image.pixels[3::4]) / (image.size[0] * image.size[1])
+print("JSON" + json.dumps(facts))
+"""
+
+
+def png_of(side):
+    """A PNG that claims and holds side x side grey pixels, in few bytes."""
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    packer, rows = zlib.compressobj(9), []
+    for _ in range(side):
+        rows.append(packer.compress(bytes(side + 1)))
+    pixels = b"".join(rows) + packer.flush()
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    )
+
+
+def run(profile, script, **env):
+    out = addon_profile.run(profile, script, env=env, timeout=600).stdout
+    return json.loads(re.search(r"^JSON(.*)$", out, re.M)[1])
+
+
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory):
+    return addon_profile.make_profile(tmp_path_factory.mktemp("profile"), fakes=False)
+
+
+def test_what_is_no_photo_is_told_in_a_sentence(profile, tmp_path, photo):
+    folder = tmp_path / "with space and ü"
+    folder.mkdir()
+    (folder / "text.jpg").write_text("I am no picture")
+    (folder / "truncated.png").write_bytes(photo.read_bytes()[:20000])
+    (folder / "empty.png").touch()
+    (folder / "one.png").write_bytes(png_of(1))
+    (folder / "huge.png").write_bytes(png_of(20000))
+    (folder / "grey.png").write_bytes(png_of(256))  # a picture without a face
+    (folder / "folder.png").mkdir()
+    facts = run(profile, BAD, FOLDER=str(folder))
+    assert facts["left"] == [0, 0, 0]
+    for name, message in facts["messages"].items():
+        assert message.startswith("Error: "), (name, message)
+        assert "Traceback" not in message and "Something went wrong" not in message, message
+    assert "face" in facts["messages"]["grey.png"]
+
+
+def test_the_whole_way_and_again_from_the_moved_file(profile, tmp_path, photo):
+    facts = run(profile, WHOLE, PHOTO=str(photo), FOLDER=str(tmp_path))
+    assert 30000 <= facts["faces"] <= 50000
+    assert 0.2 < facts["height"] < 0.45
+    assert abs(facts["low"]) < 1e-3
+    assert 8000 <= facts["again"] <= 12000
+    assert 0.01 < facts["covered"] < 0.9
