@@ -19,7 +19,7 @@ from torch import Tensor
 from engine.cameras import Camera
 from engine.fields.base import Field, Render
 from engine.headspace.lattice import sample
-from engine.systems.head.model import Decoder, sample_planes
+from engine.networks.planes import PlaneDecoder, sample_planes
 
 SHARPNESS = 1 / 0.0005  # per metre: the surface is about half a millimetre thick
 COARSE = 72  # distance samples per ray to find the surface
@@ -42,7 +42,7 @@ class HeadField(Field):
         distance: Tensor,
         warp: Tensor,
         planes: Tensor,
-        decoder: Decoder,
+        decoder: PlaneDecoder,
         bounds: Tensor,
         info: dict[str, Any] | None = None,
     ) -> None:
@@ -114,7 +114,12 @@ class HeadField(Field):
         offsets = torch.linspace(-FINE_HALF, FINE_HALF, FINE + 1, device=rays.device)
         t = centre[:, None] + offsets
         points = origin + t[..., None] * rays[:, None]
-        weights = neus_weights(-self.value(points.reshape(-1, 3)).reshape(t.shape))
+        distance = -self.value(points.reshape(-1, 3)).reshape(t.shape)
+        weights = neus_weights(distance)
+        # A ray that ends inside is stopped, however flat it went in.
+        total = weights.sum(1, keepdim=True)
+        solid = (distance[:, -1:] < 0) & (total > 1e-3)
+        weights = torch.where(solid, weights / total.clamp_min(1e-3), weights)
         middle = (points[:, 1:] + points[:, :-1]) / 2
         decoded = torch.zeros_like(middle)
         shown = weights > 1e-3
@@ -182,7 +187,7 @@ class HeadField(Field):
     @classmethod
     def from_saved(cls, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> HeadField:
         width, channels = tensors["decoder.net.0.weight"].shape
-        decoder = Decoder(channels, width)
+        decoder = PlaneDecoder(channels, width)
         state = {k[8:]: v.float() for k, v in tensors.items() if k.startswith("decoder.")}
         try:
             decoder.load_state_dict(state)

@@ -2,8 +2,8 @@
 
 Pivotal tuning (Roich et al. 2021) at known geometry: the photo's pixels are points on the surface,
 so a step renders nothing: it makes the planes, reads them at the visible surface and compares.
-Elsewhere on the head the tuned generator is held to the pivot's colours, so that unseen sides stay
-a head.
+Elsewhere on the head the tuned generator is held to the pivot's colours in the photo's tone, so
+that unseen sides stay a head.
 """
 
 from __future__ import annotations
@@ -34,6 +34,16 @@ class Seen:
     colour: Tensor
     weight: Tensor
     index: Tensor
+
+
+@dataclass
+class Target:
+    """What tuning aims at: the photo where it sees the surface; canonical points everywhere
+    [N, 3] with the colours expected there [N, 3], which hold where it does not."""
+
+    seen: Seen
+    everywhere: Tensor
+    expected: Tensor
 
 
 @torch.no_grad()
@@ -98,6 +108,32 @@ def photo_loss(colour: Tensor, seen: Seen) -> Tensor:
     return total
 
 
+def expected_colours(
+    colour: Tensor, covered: Tensor, seen: Seen, seen_colour: Tensor, seen_covered: Tensor
+) -> Tensor:
+    """What colours unseen surface should have: the generator's, in the photo's tone.
+
+    colour [N, 3] and covered [N] (0 bare skin .. 1 under hair): the generator's at points
+    everywhere; seen_colour, seen_covered: the same at the photo's points. Hair and skin are matched
+    apart: the mean log ratio of photo to generator, then chroma and contrast drawn towards the
+    photo's own means, since one photo says nothing about colour casts and shadows on the other side.
+    """
+    luma = torch.tensor([0.299, 0.587, 0.114])
+    matched = []
+    for bare, contrast in ((True, 0.5), (False, 0.75)):
+        weight = seen.weight * ((seen_covered < 0.5) == bare)
+        if weight.sum() < 150:  # too little to go by
+            matched.append(colour)
+            continue
+        share = (weight / weight.sum())[:, None]
+        ratio = (share * ((seen.colour + 0.04).log() - (seen_colour + 0.04).log())).sum(0).exp()
+        toned = ((colour + 0.04) * ratio - 0.04).clamp(0, 1)
+        mean = (share * seen.colour).sum(0)
+        level = ((toned @ luma + 0.02) / (mean @ luma)) ** contrast
+        matched.append((0.25 * toned + 0.75 * level[:, None] * mean).clamp(0, 1))
+    return torch.lerp(matched[0], matched[1], covered[:, None])
+
+
 def refine_latent(
     generator: HeadGenerator,
     ws: Tensor,
@@ -128,8 +164,7 @@ def refine_latent(
 def tune(
     generator: HeadGenerator,
     ws: Tensor,
-    seen: Seen,
-    everywhere: Tensor,
+    target: Target,
     steps: int,
     compute: Compute,
     report: Callable[[float], None] = lambda fraction: None,
@@ -137,16 +172,12 @@ def tune(
 ) -> HeadGenerator:
     """A copy of the generator tuned to the photo at the pivot `ws`.
 
-    everywhere [N, 3]: canonical points all over the surface; those that the photo does not show
-    are held to the pivot's colours.
+    Surface that the photo does not show is held to the expected colours.
     """
+    seen, everywhere, expected = target.seen, target.everywhere, target.expected
     tuned = copy.deepcopy(generator).requires_grad_(True)
     if not steps:
         return tuned.requires_grad_(False)
-    with torch.no_grad(), compute.autocast():
-        planes = generator.planes(ws)
-    with torch.no_grad():
-        kept_colour = generator(planes, everywhere[None])[0][0]
     hidden = 1 - visibility(everywhere, seen)
     optimiser = torch.optim.Adam(tuned.parameters(), lr=2e-3, betas=(0.9, 0.99))
     rng = torch.Generator().manual_seed(seed)
@@ -159,7 +190,7 @@ def tune(
         points = torch.cat([seen.canonical, everywhere[some]])
         colour, _ = tuned(planes, points[None])
         shown, elsewhere = colour[0, : len(seen.canonical)], colour[0, len(seen.canonical) :]
-        drift = (elsewhere - kept_colour[some]).abs().sum(1)
+        drift = (elsewhere - expected[some]).abs().sum(1)
         loss = photo_loss(shown, seen) + 0.6 * (hidden[some] * drift).mean()
         optimiser.zero_grad()
         loss.backward()
@@ -170,20 +201,18 @@ def tune(
 def sharpen(
     generator: HeadGenerator,
     planes: Tensor,
-    seen: Seen,
-    everywhere: Tensor,
+    target: Target,
     steps: int,
     report: Callable[[float], None] = lambda fraction: None,
     seed: int = 0,
 ) -> Tensor:
     """Planes [1, 4, C, P, P] moved directly towards the photo, decoder fixed: the detail that the
     generator's convolutions do not reach. Offsets are smooth (total variation) and small, and
-    surface that the photo does not show keeps its colours."""
+    surface that the photo does not show keeps the expected colours."""
+    seen, everywhere, expected = target.seen, target.everywhere, target.expected
     if not steps:
         return planes
     offset = torch.zeros_like(planes).requires_grad_()
-    with torch.no_grad():
-        kept = generator(planes, everywhere[None])[0][0]
     hidden = 1 - visibility(everywhere, seen)
     optimiser = torch.optim.Adam([offset], lr=0.03, betas=(0.9, 0.99))
     rng = torch.Generator().manual_seed(seed)
@@ -194,7 +223,7 @@ def sharpen(
         points = torch.cat([seen.canonical, everywhere[some]])
         colour = generator(planes + offset, points[None])[0][0]
         shown, elsewhere = colour[: len(seen.canonical)], colour[len(seen.canonical) :]
-        drift = (elsewhere - kept[some]).abs().sum(1)
+        drift = (elsewhere - expected[some]).abs().sum(1)
         rough = sum(
             (offset.narrow(a, 1, offset.shape[a] - 1) - offset.narrow(a, 0, offset.shape[a] - 1))
             .abs()

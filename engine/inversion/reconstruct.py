@@ -118,9 +118,17 @@ def reconstruct(
             "The head could not be told from the background.",
             "Use a photo with a plainer background, or one with the background cut out.",
         )
-    report(0.12, "fitting the shape")
+    report(0.12, "encoding the appearance")
+    ws = encode(model, aligned.crop, cut.alpha, compute)
+    with torch.no_grad(), compute.autocast():
+        planes = model.generator.planes(ws).float()
+    report(0.14, "fitting the shape")
     landmarks, spread = seen.landmarks[0].float(), seen.spread[0].float()
     fitted = shape.fit_landmarks(model.space, first_guess(model, seen), landmarks, spread)
+
+    def learned(points: Tensor) -> Tensor:
+        return model.generator(planes, points[None])[1][0]
+
     ignore = ~aligned.valid | ((cut.person > 0.5) & (cut.alpha < 0.5))
     fitted = shape.fit_silhouette(
         model.space,
@@ -130,50 +138,25 @@ def reconstruct(
         ignore,
         landmarks,
         spread,
+        learned,
         steps.silhouette,
         seed,
         check,
     )
-    report(0.35, "encoding the appearance")
-    ws = encode(model, aligned.crop, cut.alpha, compute)
-    field = assemble(model, fitted, ws, model.generator, compute, check)
+    report(0.36, "building the field")
+    distance, warp = shape.bake(model.space, fitted, learned, check=check)
+    info = {"model": model.config.get("name", ""), "version": model.config.get("version")}
+    decoder, bounds = model.generator.decoder, model.space.bounds
+    field = HeadField(distance, warp, planes[0], decoder, bounds, info)
     camera = pose.to_camera(fitted.pose, CROP)
     preview(field, camera)
     if steps.latent or steps.tuning:
         generator = _fit_appearance(
-            model, field, camera, aligned, cut, ws, steps, compute, report, seed
+            model, field, camera, aligned, cut, fitted, ws, steps, compute, report, seed
         )
         field.planes, field.decoder = generator
         preview(field, camera)
     return Reconstruction(field, camera, cut, fitted)
-
-
-def assemble(
-    model: DefaultModel,
-    fitted: shape.Shape,
-    ws: Tensor,
-    generator,
-    compute: Compute,
-    check: Callable[[], None] = lambda: None,
-) -> HeadField:
-    """A field of a shape and a style code."""
-    with torch.no_grad(), compute.autocast():
-        planes = generator.planes(ws)
-    planes = planes.float()
-
-    def learned(points: Tensor) -> Tensor:
-        with torch.no_grad():
-            return generator(planes, points[None])[1][0]
-
-    distance, warp = shape.bake(model.space, fitted, learned, check=check)
-    return HeadField(
-        distance,
-        warp,
-        planes[0],
-        generator.decoder,
-        model.space.bounds,
-        {"model": model.config.get("name", ""), "version": model.config.get("version")},
-    )
 
 
 def _fit_appearance(
@@ -182,6 +165,7 @@ def _fit_appearance(
     camera: Camera,
     aligned: Aligned,
     cut: Matte,
+    fitted: shape.Shape,
     ws: Tensor,
     steps: Steps,
     compute: Compute,
@@ -200,7 +184,6 @@ def _fit_appearance(
             "The fitted head does not lie on the photo's.",
             "Place the five points by hand and try again.",
         )
-    everywhere = appearance.surface_points(field, 40000, seed)
     ws = appearance.refine_latent(
         model.generator,
         ws,
@@ -209,11 +192,11 @@ def _fit_appearance(
         compute,
         lambda f: report(0.4 + 0.15 * f, "refining the style code"),
     )
+    target = _target(model, field, fitted, ws, seen, compute, seed)
     tuned = appearance.tune(
         model.generator,
         ws,
-        seen,
-        everywhere,
+        target,
         steps.tuning,
         compute,
         lambda f: report(0.55 + 0.25 * f, "tuning to the photo"),
@@ -224,10 +207,33 @@ def _fit_appearance(
     planes = appearance.sharpen(
         tuned,
         planes,
-        seen,
-        everywhere,
+        target,
         steps.planes,
         lambda f: report(0.8 + 0.2 * f, "sharpening the planes"),
         seed,
     )
     return planes[0], tuned.decoder
+
+
+@torch.no_grad()
+def _target(
+    model: DefaultModel,
+    field: HeadField,
+    fitted: shape.Shape,
+    ws: Tensor,
+    seen: appearance.Seen,
+    compute: Compute,
+    seed: int,
+) -> appearance.Target:
+    """The photo's colours, and the generator's in the photo's tone everywhere else."""
+    everywhere = appearance.surface_points(field, 40000, seed)
+    with compute.autocast():
+        planes = model.generator.planes(ws)
+    points = torch.cat([everywhere, seen.canonical])
+    colour = model.generator(planes.float(), points[None])[0][0]
+    mass = model.space.hair(fitted.hair, fitted.offset)
+    skin, hair = shape.skin_and_hair(model.space, points, mass, fitted.residual)
+    # Hair thinner than a few millimetres is skin with a shadow on it.
+    covered, n = torch.sigmoid((skin - hair - 0.004) / 0.001), len(everywhere)
+    expected = appearance.expected_colours(colour[:n], covered[:n], seen, colour[n:], covered[n:])
+    return appearance.Target(seen, everywhere, expected)

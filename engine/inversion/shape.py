@@ -100,10 +100,26 @@ class Canonical:
         return points - lattice.sample(forward, points + b, bounds)
 
 
-def distance_at(space: HeadSpace, canonical: Tensor, mass: Tensor, residual: Tensor) -> Tensor:
-    """The head's distance at canonical points [N, 3]: skin joined with the hair mass."""
+Learned = Callable[[Tensor], Tensor]  # canonical points [N, 3] -> residual in -1..1 of the bound
+
+
+def distance_at(
+    space: HeadSpace, canonical: Tensor, mass: Tensor, residual: Tensor, learned: Learned | None
+) -> Tensor:
+    """The head's distance at canonical points [N, 3]: skin joined with the hair mass, plus what
+    the generator has learned of the surface."""
     skin, hair = skin_and_hair(space, canonical, mass, residual)
-    return smooth_union(skin, hair)
+    return smooth_union(skin, hair) + learned_part(space, canonical, learned)
+
+
+def learned_part(space: HeadSpace, canonical: Tensor, learned: Learned | None) -> Tensor:
+    """The generator's residual in metres at canonical points [N, 3]; takes no gradient."""
+    out = canonical.new_zeros(len(canonical))
+    if learned is not None:
+        with torch.no_grad():
+            bound = lattice.sample(space.residual_bound[None], canonical, space.bounds)[:, 0]
+            out += bound * learned(canonical)
+    return out
 
 
 def skin_and_hair(
@@ -126,6 +142,7 @@ def fit_silhouette(
     ignore: np.ndarray,
     landmarks: Tensor,
     spread: Tensor,
+    learned: Learned | None = None,
     steps: int = 90,
     seed: int = 0,
     check: Callable[[], None] = lambda: None,
@@ -174,7 +191,7 @@ def fit_silhouette(
         if step % 12 == 0:
             with torch.no_grad():
                 least, first, met = _meet(
-                    space, canonical, forward, mass, residual, origin, directions
+                    space, canonical, forward, mass, residual, learned, origin, directions
                 )
                 on_head = (met & (kind > 0)).nonzero()[:, 0]
                 depth = torch.cat([least[0], first[0][on_head]])
@@ -183,7 +200,7 @@ def fit_silhouette(
         q = canonical(forward, origin + depth[:, None] * along, guess, steps=1)
         skin, hair = skin_and_hair(space, q, mass, residual)
         n = len(places)
-        d = smooth_union(skin[:n], hair[:n])
+        d = smooth_union(skin[:n], hair[:n]) + learned_part(space, q[:n], learned)
         hinge = torch.where(inside, F.relu(d + 0.0015), F.relu(0.0015 - d))
         loss = (weight * hinge).sum() / weight.sum() * 400
         if len(on_head):
@@ -194,7 +211,7 @@ def fit_silhouette(
         error = (poses.project(marks, pose) - landmarks).norm(dim=1)
         loss = loss + 0.02 * (trust * (error.square() + 1e-6).sqrt()).sum()
         loss = loss + 0.01 * (identity - start.identity).square().sum()
-        loss = loss + 0.02 * roughness(residual) + 400 * residual.square().mean()
+        loss = loss + 0.06 * roughness(residual) + 400 * residual.square().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -263,6 +280,7 @@ def _meet(
     forward: Tensor,
     mass: Tensor,
     residual: Tensor,
+    learned: Learned | None,
     origin: Tensor,
     directions: Tensor,
     samples: int = 56,
@@ -272,7 +290,7 @@ def _meet(
     t = middle[:, None] + torch.linspace(-0.2, 0.2, samples)
     points = (origin + t[..., None] * directions[:, None]).reshape(-1, 3)
     q = canonical(forward, points).reshape(*t.shape, 3)
-    d = distance_at(space, q.reshape(-1, 3), mass, residual).reshape(t.shape)
+    d = distance_at(space, q.reshape(-1, 3), mass, residual, learned).reshape(t.shape)
 
     def at(k: Tensor) -> Found:
         return t.gather(1, k)[:, 0], q.gather(1, k[..., None].expand(-1, 1, 3))[:, 0]
@@ -285,7 +303,7 @@ def _meet(
 def bake(
     space: HeadSpace,
     shape: Shape,
-    learned: Callable[[Tensor], Tensor] | None = None,
+    learned: Learned | None = None,
     resolution: int = 176,
     check: Callable[[], None] = lambda: None,
 ) -> tuple[Tensor, Tensor]:
@@ -300,11 +318,9 @@ def bake(
     def evaluate(points: Tensor) -> Tensor:
         check()
         q = points + lattice.sample(warp, points, space.bounds)
-        d = distance_at(space, q, mass, shape.residual)
-        if learned is not None:
-            near = d.abs() < 0.04
-            bound = lattice.sample(space.residual_bound[None], q[near], space.bounds)[:, 0]
-            d[near] += bound * learned(q[near])
+        d = distance_at(space, q, mass, shape.residual, None)
+        near = d.abs() < 0.04
+        d[near] += learned_part(space, q[near], learned)
         return d
 
     coarse_size = resolution // 2

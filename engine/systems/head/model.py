@@ -18,10 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.networks.stylegan2 import FullyConnected, SynthesisNetwork, normalise
-
-GATE = 0.012  # metres: how softly front hands over to back across z = FRONT_BACK
-FRONT_BACK = -0.02
+from engine.networks.planes import PlaneDecoder, sample_planes
+from engine.networks.stylegan2 import SynthesisNetwork, normalise
 
 
 @dataclass(frozen=True)
@@ -40,23 +38,6 @@ class HeadConfig:
         return asdict(self)
 
 
-class Decoder(nn.Module):
-    """Mean plane feature [N, C] -> colour [N, 3] in 0..1 and residual [N] in -1..1."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.net = nn.Sequential(
-            FullyConnected(channels, width), nn.Softplus(), FullyConnected(width, 4)
-        )
-        with torch.no_grad():  # start from the prior's own surface
-            self.net[2].weight[3] = 0
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        out = self.net(features).float()
-        # EG3D's slightly widened sigmoid: pure black and white stay within reach.
-        return torch.sigmoid(out[..., :3]) * 1.002 - 0.001, torch.tanh(out[..., 3])
-
-
 class HeadGenerator(nn.Module):
     """w+ -> planes; planes at canonical points -> colour and residual."""
 
@@ -71,7 +52,7 @@ class HeadGenerator(nn.Module):
             channel_max=config.channel_max,
             use_noise=False,
         )
-        self.decoder = Decoder(config.plane_channels, config.decoder_width)
+        self.decoder = PlaneDecoder(config.plane_channels, config.decoder_width)
         self.register_buffer("w_avg", torch.zeros(self.num_ws, config.w_dim))
 
     @property
@@ -87,24 +68,6 @@ class HeadGenerator(nn.Module):
         """planes [B, 4, C, R, R], canonical points [B, N, 3] (metres) -> colour [B, N, 3] in 0..1,
         residual [B, N] in -1..1 (times the head space's bound)."""
         return self.decoder(sample_planes(planes, points / self.config.box))
-
-
-def sample_planes(planes: Tensor, unit: Tensor) -> Tensor:
-    """Features [B, N, C] of planes [B, 4, C, R, R] at points [B, N, 3] in -1..1: the mean of
-    (x, y) on the front or the back plane, softly switched by z, (z, y) and (x, z)."""
-    b, _, c, _, _ = planes.shape
-    x, y, z = unit.unbind(-1)
-    pairs = torch.stack([torch.stack(p, -1) for p in ((x, y), (x, y), (z, y), (x, z))], 1)
-    got = F.grid_sample(
-        planes.flatten(0, 1),
-        pairs.flatten(0, 1)[:, None],
-        mode="bilinear",
-        padding_mode="border",
-        align_corners=False,
-    ).reshape(b, 4, c, -1)
-    gate = torch.sigmoid((z - FRONT_BACK / 0.2) * (0.2 / GATE))[:, None]
-    mixed = got[:, 0] * gate + got[:, 1] * (1 - gate) + got[:, 2] + got[:, 3]
-    return (mixed / 3).transpose(1, 2)
 
 
 class ResidualDown(nn.Module):
