@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import io
 import json
 import os
@@ -161,11 +160,7 @@ def sheet(head, out: Path, folder: Path) -> None:
     import bpy
     import numpy as np
 
-    data, names = (
-        head.data,
-        {"mesh": "mesh.npz", "field": "field.safetensors", "photo": "photo.png"},
-    )
-    paths = {key: str(folder / name) for key, name in names.items()}
+    data = head.data
     vertices = np.empty(3 * len(data.vertices), np.float32)
     data.vertices.foreach_get("co", vertices)
     faces = np.empty(len(data.loops), np.int32)
@@ -179,21 +174,21 @@ def sheet(head, out: Path, folder: Path) -> None:
     # Back from the object's space, which the artist sees, to the field's.
     matrix = np.linalg.inv(np.array(head["triplane_field_to_object"]).reshape(4, 4))
     np.savez(
-        paths["mesh"],
+        folder / "mesh.npz",
         vertices=(vertices.reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3]).astype(np.float32),
         faces=faces.reshape(-1, 3),
         uvs=uvs.reshape(-1, 3, 2),
         texture=(pixels * 255 + 0.5).astype(np.uint8),
     )
-    bpy.ops.triplane.save_field(filepath=paths["field"])
+    bpy.ops.triplane.save_field(filepath=str(folder / "field.safetensors"))
     photo = next(c for c in head.children if c.type == "CAMERA").data.background_images[0].image
-    Path(paths["photo"]).write_bytes(photo.packed_file.data)
-    session = importlib.import_module(f"{PACKAGE}.operators.session")
-    result = session.run_blocking("sheet", {**paths, "camera": head["triplane_camera"]})
-    png = importlib.import_module(f"{PACKAGE}.operators.build.png")
-    partial = out / "sheet.part"
-    partial.write_bytes(png.encode(result["arrays"]["sheet"], 6))
-    os.replace(partial, out / "sheet.png")
+    (folder / "photo.png").write_bytes(photo.packed_file.data)
+    (folder / "camera.json").write_text(head["triplane_camera"])
+    # In a process of its own: Blender's loads no torch.
+    command = [sys.executable, str(ROOT / "examples" / "sheet.py"), str(folder)]
+    done = subprocess.run([*command, str(out / "sheet.png")], stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"sheet.png could not be drawn: {done.stderr.strip()}")
 
 
 def main() -> int:

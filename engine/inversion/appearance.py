@@ -116,7 +116,7 @@ def expected_colours(
     colour [N, 3] and covered [N] (0 bare skin .. 1 under hair): the generator's at points
     everywhere; seen_colour, seen_covered: the same at the photo's points. Hair and skin are matched
     apart: the mean log ratio of photo to generator, then chroma and contrast drawn towards the
-    photo's own means, since one photo says nothing about colour casts and shadows on the other side.
+    photo's own means, since one photo says nothing about casts and shadows on the other side.
     """
     luma = torch.tensor([0.299, 0.587, 0.114])
     matched = []

@@ -124,7 +124,8 @@ def reconstruct(
         planes = model.generator.planes(ws).float()
     report(0.14, "fitting the shape")
     landmarks, spread = seen.landmarks[0].float(), seen.spread[0].float()
-    fitted = shape.fit_landmarks(model.space, first_guess(model, seen), landmarks, spread)
+    guess = first_guess(model, seen)
+    fitted = shape.fit_landmarks(model.space, guess, landmarks, spread, check=check)
 
     def learned(points: Tensor) -> Tensor:
         return model.generator(planes, points[None])[1][0]

@@ -39,7 +39,12 @@ class Shape:
 
 
 def fit_landmarks(
-    space: HeadSpace, start: Shape, landmarks: Tensor, spread: Tensor, steps: int = 200
+    space: HeadSpace,
+    start: Shape,
+    landmarks: Tensor,
+    spread: Tensor,
+    steps: int = 200,
+    check: Callable[[], None] = lambda: None,
 ) -> Shape:
     """Moves coefficients and camera so that the head's landmarks fall on `landmarks` [84, 2]
     (0..1 of the picture), each trusted by its `spread` [84]."""
@@ -58,6 +63,7 @@ def fit_landmarks(
         [{"params": [identity, expression], "lr": 0.03}, {"params": [pose], "lr": 0.004}]
     )
     for step in range(steps):
+        check()
         for group in optimiser.param_groups:
             group.setdefault("base", group["lr"])
             group["lr"] = group["base"] * min(1.0, 2.0 * (1 - step / steps))

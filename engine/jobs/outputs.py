@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +22,7 @@ from engine.surface.sheet import head_sheet
 def write_outputs(result: Result, folder: Path) -> dict[str, Path]:
     """Writes what the result holds into `folder` (made if it is missing) and returns the paths:
     head.glb, head.obj (+ .mtl, .png), head.safetensors (the field), sheet.png, image.png,
-    report.json. Raises OutputError; then nothing new is left."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"The folder {folder.name} cannot be made: {error.strerror}.",
-            "Choose a folder that can be written to.",
-        ) from error
+    report.json. Raises OutputError; then nothing new is left, no folder either."""
     arrays, meta = result.arrays, result.meta
     files: dict[str, tuple[Path, bytes]] = {}
     name = re.sub(r"[^\w.-]+", "_", str(meta.get("name", "head"))) or "head"
@@ -47,5 +42,26 @@ def write_outputs(result: Result, folder: Path) -> dict[str, Path]:
         files["image"] = folder / "image.png", encode_png(arrays["image"])
     report = json.dumps(meta, indent=1, sort_keys=True).encode()
     files["report"] = folder / "report.json", report
-    write_whole(dict(files.values()))
+    with _made(folder):
+        write_whole(dict(files.values()))
     return {key: path for key, (path, _) in files.items()}
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """The folder, made with its parents if it is missing; those made go again after an error."""
+    missing = [p for p in (folder, *folder.parents) if not p.exists()]  # deepest first
+    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"The folder {folder.name} cannot be made: {error.strerror}.",
+                "Choose a folder that can be written to.",
+            ) from error
+        yield
+    except BaseException:
+        for path in missing:
+            with contextlib.suppress(OSError):  # never made, or somebody put something into it
+                path.rmdir()
+        raise

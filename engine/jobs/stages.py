@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from engine import __version__, cameras, device
+from engine import __version__, cameras, device, jobs
 from engine.cameras import FIELD_TO_BLENDER, Camera
 from engine.checkpoints.default import load_default
 from engine.errors import ParameterError
@@ -31,13 +32,28 @@ from engine.surface.mesh import Mesh
 
 PREVIEW = 160
 GRID = 176  # voxels along the box: the head field's own grid, so that no facets arise
+MEMORY_LIMIT = "TRIPLANE_MEMORY_LIMIT_MB"  # environment: the preference, in MiB, 0 for none
+
+jobs.at_release(load_default.cache_clear)
+
+
+def choose_compute(context: Context) -> device.Compute:
+    """Sets up this process as the job's context and the memory limit say.
+
+    The head model is so small that a job spends its time between many little steps, so it computes
+    on the processor whatever the device; a device that this machine lacks is refused all the same.
+    Raises ParameterError.
+    """
+    device.choose_device(context.device)
+    text = os.environ.get(MEMORY_LIMIT) or "0"
+    if not text.isdecimal():
+        raise ParameterError(f"{MEMORY_LIMIT} must be a whole number of MiB, not {text[:40]}.")
+    return device.choose("cpu", context.precision, memory_limit_mb=int(text))
 
 
 def reconstruct_photo(params: dict[str, Any], context: Context) -> Result:
     """The job `reconstruct`."""
-    compute = device.choose(
-        "cpu" if context.device == "auto" else context.device, context.precision
-    )
+    compute = choose_compute(context)
     context.progress(0.0, "loading the model")
     model = load_default()
     context.progress(0.02, "reading the photo")
@@ -78,6 +94,7 @@ def reconstruct_photo(params: dict[str, Any], context: Context) -> Result:
     result = _result(mesh, made.field, full, photo, params, figures)
     result.arrays["crop"] = aligned.crop
     result.meta["crop_camera"] = made.camera.to_json()
+    result.meta["device"] = compute.device.type
     context.finish()
     result.meta["timings"] = {k: round(v, 3) for k, v in context.timings.items()}
     return result
@@ -85,6 +102,7 @@ def reconstruct_photo(params: dict[str, Any], context: Context) -> Result:
 
 def extract_field(params: dict[str, Any], context: Context) -> Result:
     """The job `extract`."""
+    choose_compute(context)
     context.progress(0.0, "loading the field")
     field = load_field(params["field"])
     views = []
@@ -115,6 +133,7 @@ def extract_field(params: dict[str, Any], context: Context) -> Result:
 
 def render_field(params: dict[str, Any], context: Context) -> Result:
     """The job `render`: arrays image uint8 [H, W, 4] (straight alpha), depth float32 [H, W]."""
+    choose_compute(context)
     context.progress(0.0, "loading the field")
     field = load_field(params["field"])
     camera = _camera(params["camera"])

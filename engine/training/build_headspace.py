@@ -60,7 +60,9 @@ def bust_cut(points: np.ndarray, rim: float = 0.080) -> np.ndarray:
     from the neck's axis."""
     x, y, z = points[..., 0], points[..., 1], points[..., 2]
     radius = np.sqrt((x / 1.05) ** 2 + (z + 0.048) ** 2)
-    cone = (radius - rim - 1.2 * np.clip(y + 0.125, 0, None)) / 1.3
+    # In front the cone opens fast: the chin stands far from the neck's axis.
+    slope = 1.2 + 2.0 * np.clip((z - 0.01) / 0.05, 0, 1)
+    cone = (radius - rim - slope * np.clip(y + 0.125, 0, None)) / 1.3
     return smooth_max(NECK - y, cone, 0.02)
 
 

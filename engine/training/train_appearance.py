@@ -153,6 +153,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--heads", type=Path, required=True)
     parser.add_argument("--headspace", required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--start", help="appearance.safetensors to go on from")
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--batch", type=int, default=6)
     parser.add_argument("--rate", type=float, default=2e-3)
@@ -163,10 +164,15 @@ def main(argv: list[str] | None = None) -> None:
     space = HeadSpace(load_file(args.headspace))
     model = Model(HeadConfig()).to(memory_format=torch.channels_last)
     model.space_bound, model.space_bounds = space.residual_bound[None], space.bounds
+    if args.start:
+        print(model.load_state_dict(load_file(args.start), strict=False))
     average = copy.deepcopy(model)
     # StyleGAN2's layers scale their own rates (equalised learning rate); the encoder's do not.
+    shared = [model.generator.mean_planes]
+    others = [p for p in model.generator.parameters() if p is not shared[0]]
     groups = [
-        {"params": model.generator.parameters(), "scale": 1.0},
+        {"params": others, "scale": 1.0},
+        {"params": shared, "scale": 8.0},
         {"params": model.encoder.parameters(), "scale": 0.25},
     ]
     optimiser = torch.optim.Adam(groups, args.rate, betas=(0.9, 0.99))

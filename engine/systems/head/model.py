@@ -53,6 +53,9 @@ class HeadGenerator(nn.Module):
             use_noise=False,
         )
         self.decoder = PlaneDecoder(config.plane_channels, config.decoder_width)
+        # The mean head's appearance: what all heads share need not go through the synthesis.
+        shape = (4, config.plane_channels, config.plane_resolution, config.plane_resolution)
+        self.mean_planes = nn.Parameter(torch.zeros(shape))
         self.register_buffer("w_avg", torch.zeros(self.num_ws, config.w_dim))
 
     @property
@@ -62,7 +65,7 @@ class HeadGenerator(nn.Module):
     def planes(self, ws: Tensor) -> Tensor:
         """[B, num_ws, w_dim] -> [B, 4, C, R, R]."""
         out = self.synthesis(ws)
-        return out.unflatten(1, (4, self.config.plane_channels))
+        return out.unflatten(1, (4, self.config.plane_channels)) + self.mean_planes
 
     def forward(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """planes [B, 4, C, R, R], canonical points [B, N, 3] (metres) -> colour [B, N, 3] in 0..1,
