@@ -53,8 +53,11 @@ class Demo:
         # ru_maxrss is in KiB on Linux, in bytes on macOS.
         unit = 1 if sys.platform == "darwin" else 1024
         for who, kind in (("blender", resource.RUSAGE_SELF), ("engine", resource.RUSAGE_CHILDREN)):
-            peak = resource.getrusage(kind).ru_maxrss * unit
-            self.report.setdefault("peak_memory_bytes", {})[who] = peak
+            used = resource.getrusage(kind)
+            self.report.setdefault("peak_memory_bytes", {})[who] = used.ru_maxrss * unit
+            # Of all cores; more than the elapsed time where several worked, less where others did.
+            spent = round(used.ru_utime + used.ru_stime, 1)
+            self.report.setdefault("processor_seconds", {})[who] = spent
         path = self.out / "report.json"
         partial = path.with_suffix(".part")
         partial.write_text(json.dumps(self.report, indent=2) + "\n")

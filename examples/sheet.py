@@ -17,12 +17,12 @@ import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from engine import cameras  # noqa: E402
-from engine.cameras import Camera  # noqa: E402
-from engine.fields.io import load_field  # noqa: E402
-from engine.surface.export import encode_png, write_whole  # noqa: E402
-from engine.surface.mesh import Mesh  # noqa: E402
-from engine.surface.sheet import head_sheet  # noqa: E402
+from engine import cameras
+from engine.cameras import Camera
+from engine.fields.io import load_field
+from engine.surface.export import encode_png, write_whole
+from engine.surface.mesh import Mesh
+from engine.surface.sheet import TILE, head_sheet
 
 MARGIN = 0.12  # of the head's larger side, left around it in the photo's crop
 SIZE = 512  # side of the crop, pixels
@@ -33,18 +33,22 @@ def crop_around(
 ) -> tuple[np.ndarray, Camera]:
     """A square of the photo around what `points` [N, 3] (field space) cover in it, and its camera.
 
-    The sheet's pictures are squares, the photo need not be one. Returns uint8 [SIZE, SIZE, 3].
+    The sheet's pictures are squares, the photo need not be one. The square keeps inside the photo
+    where it can; what lies beyond is paper. Returns uint8 [SIZE, SIZE, 3] and the camera.
     """
     pixels, _ = camera.project(points.astype(np.float64))
     low, high = pixels.min(0), pixels.max(0)
     side = float((high - low).max() * (1 + 2 * MARGIN))
-    left, top = (low + high) / 2 - side / 2
+    room = np.array(photo.size) - side
+    corner = (low + high) / 2 - side / 2
+    left, top = np.where(room >= 0, corner.clip(0, room.clip(0)), corner)
     scale = SIZE / side
     crop = photo.transform(
         (SIZE, SIZE),
         Image.Transform.AFFINE,
         (1 / scale, 0, left, 0, 1 / scale, top),
         Image.Resampling.BICUBIC,
+        fillcolor=TILE,
     )
     move = np.array([[scale, 0, -left * scale], [0, scale, -top * scale], [0, 0, 1]])
     return np.asarray(crop), camera.transformed_image(move, SIZE, SIZE)

@@ -9,6 +9,8 @@ from functools import lru_cache
 
 from . import session
 
+WEIGHTS = ("engine", "weights", "head.safetensors")  # below the extension's folder
+
 
 @dataclass(frozen=True)
 class Missing:
@@ -36,6 +38,11 @@ def missing() -> Missing | None:
             "triplane.open_preferences",
             "Choose the Engine's Python",
             "PREFERENCES",
+        )
+    weights = os.path.join(session.extension_folder(), *WEIGHTS)
+    if not os.path.isfile(weights):
+        return Missing(
+            f"The head model ({WEIGHTS[-1]}) is missing. Install Triplane again from its .zip."
         )
     return None
 

@@ -13,7 +13,7 @@ DEVICES = (
     ("cuda", "CUDA", "An NVIDIA graphics card"),
     ("mps", "MPS", "Apple's graphics"),
     ("xpu", "XPU", "Intel graphics"),
-    ("cpu", "Processor", "No graphics card"),
+    ("cpu", "Processor", "The computer's own cores"),
 )
 PRECISIONS = (
     ("auto", "Automatic", "Half precision where the device is faster with it"),
@@ -45,10 +45,20 @@ class TRIPLANE_AP_preferences(bpy.types.AddonPreferences):
         update=_engine_changed,
     )
     device: EnumProperty(
-        name="Device", description="What computes", items=DEVICES, update=_engine_changed
+        name="Device",
+        description=(
+            "What models that are added later compute on; one that this computer lacks is refused. "
+            "The built-in head model is small: in this version it always uses the processor"
+        ),
+        items=DEVICES,
+        update=_engine_changed,
     )
     precision: EnumProperty(
-        name="Precision", description="How exactly numbers are kept", items=PRECISIONS
+        name="Precision",
+        description=(
+            "How exactly added models keep their numbers. The built-in head model uses 32 bits"
+        ),
+        items=PRECISIONS,
     )
     memory_limit: FloatProperty(
         name="Memory Limit",

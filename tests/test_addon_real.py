@@ -29,7 +29,7 @@ now = len(bpy.data.objects), len(bpy.data.images), len(bpy.data.meshes)
 print("JSON" + json.dumps({"messages": out, "left": [a - b for a, b in zip(now, count)]}))
 """
 
-WHOLE = """
+MAKE = """
 import json
 photo, folder = os.environ["PHOTO"], os.environ["FOLDER"]
 bpy.ops.triplane.reconstruct_head(filepath=photo, preset="fast")
@@ -37,16 +37,24 @@ head = bpy.context.active_object
 facts = {"faces": len(head.data.polygons), "height": head.dimensions.z,
          "low": min((head.matrix_world @ v.co).z for v in head.data.vertices)}
 bpy.ops.wm.save_as_mainfile(filepath=os.path.join(folder, "a.blend"))
-os.rename(os.path.join(folder, "a.blend"), os.path.join(folder, "b.blend"))
-bpy.ops.wm.open_mainfile(filepath=os.path.join(folder, "b.blend"))
+print("JSON" + json.dumps(facts))
+"""
+
+REOPEN = """
+import json
+bpy.ops.wm.open_mainfile(filepath=os.environ["BLEND"])
 head = next(o for o in bpy.data.objects if "triplane_record" in o)
 bpy.context.view_layer.objects.active = head
 bpy.ops.triplane.extract_mesh(faces=10000, texture_size=512)
-facts["again"] = len(head.data.polygons)
+texture = head.data.materials[0].node_tree.nodes.active.image
+facts = {"again": len(head.data.polygons), "texture": list(texture.size),
+         "height": head.dimensions.z}
+reds = texture.pixels[:][0::4]
+facts["contrast"] = max(reds) - min(reds)
 bpy.ops.triplane.view_photo()
 bpy.ops.triplane.render_field(size=128)
 image = next(i for i in bpy.data.images if "field render" in i.name)
-facts["covered"] = sum(a > 0.5 for a in image.pixels[3::4]) / (image.size[0] * image.size[1])
+facts["covered"] = sum(a > 0.5 for a in image.pixels[:][3::4]) / (image.size[0] * image.size[1])
 print("JSON" + json.dumps(facts))
 """
 
@@ -98,9 +106,17 @@ def test_what_is_no_photo_is_told_in_a_sentence(profile, tmp_path, photo):
 
 
 def test_the_whole_way_and_again_from_the_moved_file(profile, tmp_path, photo):
-    facts = run(profile, WHOLE, PHOTO=str(photo), FOLDER=str(tmp_path))
-    assert 30000 <= facts["faces"] <= 50000
-    assert 0.2 < facts["height"] < 0.45
-    assert abs(facts["low"]) < 1e-3
-    assert 8000 <= facts["again"] <= 12000
-    assert 0.01 < facts["covered"] < 0.9
+    made = run(profile, MAKE, PHOTO=str(photo), FOLDER=str(tmp_path))
+    assert 30000 <= made["faces"] <= 50000
+    assert 0.2 < made["height"] < 0.45
+    assert abs(made["low"]) < 1e-3
+    # Elsewhere, and in another Blender: only what is packed in the file is left of the head.
+    moved = tmp_path / "elsewhere" / "b.blend"
+    moved.parent.mkdir()
+    (tmp_path / "a.blend").rename(moved)
+    again = run(profile, REOPEN, BLEND=str(moved))
+    assert 8000 <= again["again"] <= 12000
+    assert again["texture"] == [512, 512]
+    assert again["contrast"] > 0.3, "the new texture is empty"
+    assert abs(again["height"] - made["height"]) < 5e-3
+    assert 0.01 < again["covered"] < 0.9

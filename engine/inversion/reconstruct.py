@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from dataclasses import field as dataclass_field
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 from torch import Tensor
 
 from engine.cameras import Camera
@@ -22,7 +22,7 @@ from engine.portrait.matte import Matte, matte
 from engine.portrait.perception import CLASSES, SIZE, Perception
 
 CROP = 512
-GARMENT = CLASSES.index("garment")
+SKIN, HAIR = CLASSES.index("skin"), CLASSES.index("hair")
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,14 @@ PRESETS = {
 
 @dataclass
 class Reconstruction:
-    """The field, the camera of the aligned crop in its space, the matte, and the fitted shape."""
+    """The field, the camera of the aligned crop in its space, the matte, the fitted shape, and how
+    far each pixel of the crop may colour the head: float32 [512, 512] in 0..1."""
 
     field: HeadField
     camera: Camera
     matte: Matte
     shape: shape.Shape
-    notes: dict = dataclass_field(default_factory=dict)
+    trust: np.ndarray
 
 
 Report = Callable[[float, str], None]
@@ -77,6 +78,27 @@ def first_guess(model: DefaultModel, seen: Perception) -> shape.Shape:
         residual=torch.zeros(1, r, r, r),
         pose=seen.pose[0].float(),
     )
+
+
+def tidy_labels(labels: np.ndarray) -> np.ndarray:
+    """Hair in specks (shadows on a neck, say) is skin: labels uint8 [S, S] without them."""
+    parts, count = ndimage.label(labels == HAIR)
+    if count == 0:
+        return labels
+    sizes = ndimage.sum_labels(np.ones_like(parts), parts, np.arange(1, count + 1))
+    small = np.flatnonzero(sizes < 0.05 * sizes.max()) + 1
+    return np.where(np.isin(parts, small), SKIN, labels)
+
+
+def trusted_pixels(cut: Matte, valid: np.ndarray) -> np.ndarray:
+    """The matte, fading towards clothes: a collar's shadow and its edge should not end in a line
+    on the neck."""
+    garment = (cut.person > 0.5) & (cut.alpha < 0.5)
+    fade = 1.0
+    if garment.any():
+        away = ndimage.distance_transform_edt(~garment) / len(garment)
+        fade = np.clip((away - 0.012) / 0.04, 0, 1) ** 2
+    return (cut.alpha * valid * fade).astype(np.float32)
 
 
 def encode(model: DefaultModel, crop: np.ndarray, alpha: np.ndarray, compute: Compute) -> Tensor:
@@ -135,7 +157,7 @@ def reconstruct(
         model.space,
         fitted,
         cut.alpha,
-        cut.labels,
+        tidy_labels(cut.labels),
         ignore,
         landmarks,
         spread,
@@ -151,21 +173,22 @@ def reconstruct(
     field = HeadField(distance, warp, planes[0], decoder, bounds, info)
     camera = pose.to_camera(fitted.pose, CROP)
     preview(field, camera)
+    trust = trusted_pixels(cut, aligned.valid)
     if steps.latent or steps.tuning:
         generator = _fit_appearance(
-            model, field, camera, aligned, cut, fitted, ws, steps, compute, report, seed
+            model, field, camera, aligned.crop, trust, fitted, ws, steps, compute, report, seed
         )
         field.planes, field.decoder = generator
         preview(field, camera)
-    return Reconstruction(field, camera, cut, fitted)
+    return Reconstruction(field, camera, cut, fitted, trust)
 
 
 def _fit_appearance(
     model: DefaultModel,
     field: HeadField,
     camera: Camera,
-    aligned: Aligned,
-    cut: Matte,
+    crop: np.ndarray,
+    trust: np.ndarray,
     fitted: shape.Shape,
     ws: Tensor,
     steps: Steps,
@@ -175,10 +198,9 @@ def _fit_appearance(
 ) -> tuple[Tensor, torch.nn.Module]:
     """Planes [4, C, P, P] and decoder of the generator tuned to the photo."""
     size = steps.pixels
-    picture = torch.from_numpy(aligned.crop).permute(2, 0, 1)[None].float() / 255
+    picture = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255
     picture = F.interpolate(picture, (size, size), mode="area")[0].permute(1, 2, 0)
-    trusted = cut.alpha * aligned.valid
-    alpha = F.interpolate(torch.from_numpy(trusted)[None, None].float(), (size, size), mode="area")
+    alpha = F.interpolate(torch.from_numpy(trust)[None, None].float(), (size, size), mode="area")
     seen = appearance.see(field, camera.resized(size, size), picture, alpha[0, 0])
     if len(seen.colour) < 200:
         raise ReconstructionError(

@@ -319,7 +319,11 @@ def bake(
     Fine values are computed near the surface only; elsewhere a coarse grid is interpolated.
     """
     warp = space.warp(shape.identity, shape.expression)
+    # A finer, smoothed copy of the mass: its coarse grid would show as facets.
     mass = space.hair(shape.hair, shape.offset)
+    finer = [2 * n for n in mass.shape[1:]]
+    mass = F.interpolate(mass[None], finer, mode="trilinear", align_corners=True)[0]
+    mass = lattice.blur(mass, 3)
 
     def evaluate(points: Tensor) -> Tensor:
         check()

@@ -82,9 +82,7 @@ def reconstruct_photo(params: dict[str, Any], context: Context) -> Result:
         params["seed"],
         context.check,
     )
-    view = baking.PhotoView(
-        made.camera, aligned.crop, (made.matte.alpha * aligned.valid).astype(np.float32)
-    )
+    view = baking.PhotoView(made.camera, aligned.crop, made.trust)
     mesh = _surface(made.field, [view], params, context, 0.58)
     context.progress(0.96, "measuring")
     figures = _figures(mesh, made, aligned, context)
