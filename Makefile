@@ -19,6 +19,8 @@ STAMP := $(VENV)/.locked
 
 # One thread a core, whatever the container says; ask for fewer with OMP_NUM_THREADS=1 make test.
 export OMP_NUM_THREADS ?= $(shell nproc)
+# Threads that spin while they wait steal the cores from Blender and from each other.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test zip lint relock clean
 .DEFAULT_GOAL := demo

@@ -198,8 +198,10 @@ def test_saved_and_loaded_it_looks_the_same(sphere, half):
         assert torch.equal(a.image, b.image)
     else:
         assert len(data) < 0.6 * len(field_to_bytes(sphere, half=False))
-    # The same bytes once more: saving a loaded field changes nothing.
-    assert field_to_bytes(again, half) == data
+    # Saving a loaded field once more changes nothing.
+    third = load_field(field_to_bytes(again, half))
+    for name, tensor in again.tensors().items():
+        assert torch.equal(tensor, third.tensors()[name]), name
 
 
 def changed(field: HeadField, **tensors: Tensor | None) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -37,7 +38,8 @@ def write_whole(files: dict[Path, bytes]) -> None:
         raise output_error(current, error) from error
     finally:
         for part in temporary.values():
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a read-only disk, where there is nothing to remove
+                part.unlink(missing_ok=True)
 
 
 def output_error(path: Path, error: OSError) -> OutputError:

@@ -1,6 +1,7 @@
 """A driver of the GUI runner (see docs/screenshots/driver.py): what artists do while a job runs.
 
-The extension is one with the fake jobs (tests/addon_profile.py makes it), FAKE_SECONDS=5.
+The extension is one with the fake jobs (tests/addon_profile.py makes it), FAKE_SECONDS=5; or the
+real one, with TRIPLANE_PRESET=fast.
 """
 
 import importlib
@@ -36,11 +37,13 @@ def workers():
 
 def start(gui):
     bpy.context.preferences.addons[PACKAGE].preferences.python = os.environ["TRIPLANE_PYTHON"]
-    bpy.context.window_manager.triplane.photo = os.environ["TRIPLANE_PHOTO"]
+    settings = bpy.context.window_manager.triplane
+    settings.photo = os.environ["TRIPLANE_PHOTO"]
+    settings.preset = os.environ.get("TRIPLANE_PRESET", "balanced")
     with gui.override("UI"):
         assert bpy.ops.triplane.reconstruct_head("INVOKE_DEFAULT") == {"RUNNING_MODAL"}
         assert not bpy.ops.triplane.reconstruct_head.poll(), "a second job would start"
-    yield from gui.wait(lambda: (r := session().running()) and r.fraction > 0.3, 60)
+    yield from gui.wait(lambda: (r := session().running()) and r.fraction > 0.3, 300)
 
 
 def steps(gui):
@@ -60,7 +63,7 @@ def steps(gui):
     bpy.context.view_layer.objects.active = cone
     with gui.override("WINDOW"):
         bpy.ops.object.mode_set(mode="EDIT")
-    yield from gui.wait(lambda: session().running() is None, 60)
+    yield from gui.wait(lambda: session().running() is None, 300)
     facts["heads_while_editing"] = len(heads())
     facts["mode"] = bpy.context.mode
     yield 0.5
@@ -76,7 +79,7 @@ def steps(gui):
     yield from gui.wait(lambda: session().running() is None, 30)
     facts["after_kill"] = str(session().failure)
     yield from start(gui)
-    yield from gui.wait(lambda: session().running() is None, 60)
+    yield from gui.wait(lambda: session().running() is None, 300)
     facts["heads_after_kill_and_again"] = len(heads())
 
     # Another file is opened in mid-job: the job goes, and nothing of it comes into that file.
@@ -96,7 +99,7 @@ def steps(gui):
     facts["heads_after_disabling"] = len(heads())
     bpy.ops.preferences.addon_enable(module=PACKAGE)
     yield from start(gui)
-    yield from gui.wait(lambda: session().running() is None, 60)
+    yield from gui.wait(lambda: session().running() is None, 300)
     facts["heads_after_enabling_again"] = len(heads())
     gui.log(facts)
     with open(os.path.join(os.environ["GUI_OUT"], "facts.json"), "w") as file:
