@@ -91,13 +91,15 @@ def tidy_labels(labels: np.ndarray) -> np.ndarray:
 
 
 def trusted_pixels(cut: Matte, valid: np.ndarray) -> np.ndarray:
-    """The matte, fading towards clothes: a collar's shadow and its edge should not end in a line
-    on the neck."""
+    """The matte, fading towards clothes and out over dark specks on the skin: a collar's shadow
+    should not end in a line on the neck."""
     garment = (cut.person > 0.5) & (cut.alpha < 0.5)
-    fade = 1.0
-    if garment.any():
-        away = ndimage.distance_transform_edt(~garment) / len(garment)
-        fade = np.clip((away - 0.012) / 0.04, 0, 1) ** 2
+    specks = tidy_labels(cut.labels) != cut.labels
+    fade = np.ones(cut.alpha.shape)
+    for near, start, reach in ((garment, 0.012, 0.04), (specks, 0.008, 0.03)):
+        if near.any():
+            away = ndimage.distance_transform_edt(~near) / len(near)
+            fade *= np.clip((away - start) / reach, 0, 1) ** 2
     return (cut.alpha * valid * fade).astype(np.float32)
 
 
@@ -148,10 +150,9 @@ def reconstruct(
     landmarks, spread = seen.landmarks[0].float(), seen.spread[0].float()
     guess = first_guess(model, seen)
     fitted = shape.fit_landmarks(model.space, guess, landmarks, spread, check=check)
-
-    def learned(points: Tensor) -> Tensor:
-        return model.generator(planes, points[None])[1][0]
-
+    learned = shape.learned_lattice(
+        model.space, fitted, lambda points: model.generator(planes, points[None])[1][0]
+    )
     ignore = ~aligned.valid | ((cut.person > 0.5) & (cut.alpha < 0.5))
     fitted = shape.fit_silhouette(
         model.space,

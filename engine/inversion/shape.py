@@ -106,26 +106,37 @@ class Canonical:
         return points - lattice.sample(forward, points + b, bounds)
 
 
-Learned = Callable[[Tensor], Tensor]  # canonical points [N, 3] -> residual in -1..1 of the bound
-
-
 def distance_at(
-    space: HeadSpace, canonical: Tensor, mass: Tensor, residual: Tensor, learned: Learned | None
+    space: HeadSpace, canonical: Tensor, mass: Tensor, residual: Tensor, learned: Tensor
 ) -> Tensor:
     """The head's distance at canonical points [N, 3]: skin joined with the hair mass, plus what
-    the generator has learned of the surface."""
+    the generator has learned of the surface (a lattice, see learned_lattice)."""
     skin, hair = skin_and_hair(space, canonical, mass, residual)
-    return smooth_union(skin, hair) + learned_part(space, canonical, learned)
+    moved = lattice.sample(learned, canonical, space.bounds)[:, 0]
+    return smooth_union(skin, hair) + moved
 
 
-def learned_part(space: HeadSpace, canonical: Tensor, learned: Learned | None) -> Tensor:
-    """The generator's residual in metres at canonical points [N, 3]; takes no gradient."""
-    out = canonical.new_zeros(len(canonical))
-    if learned is not None:
-        with torch.no_grad():
-            bound = lattice.sample(space.residual_bound[None], canonical, space.bounds)[:, 0]
-            out += bound * learned(canonical)
-    return out
+@torch.no_grad()
+def learned_lattice(
+    space: HeadSpace, start: Shape, learned: Callable[[Tensor], Tensor], resolution: int = 48
+) -> Tensor:
+    """The generator's residual as a smooth canonical lattice [1, L, L, L] in metres.
+
+    learned: canonical points [N, 3] -> residual in -1..1 of the bound. It was taught on surfaces
+    only: values far from one mean nothing and would make floaters, so they are weighed down, and
+    what is left is smoothed over a few nodes.
+    """
+    q = lattice.nodes(resolution, space.bounds)
+    mass = space.hair(start.hair, start.offset)
+    d = smooth_union(*skin_and_hair(space, q, mass, start.residual))
+    weight = torch.exp(-((d / 0.006) ** 2))
+    value = torch.zeros_like(d)
+    near = weight > 1e-3
+    bound = lattice.sample(space.residual_bound[None], q[near], space.bounds)[:, 0]
+    value[near] = bound * learned(q[near])
+    shape = (1, resolution, resolution, resolution)
+    total = lattice.blur((weight * value).reshape(shape), 3)
+    return total / (lattice.blur(weight.reshape(shape), 3) + 0.03)
 
 
 def skin_and_hair(
@@ -148,7 +159,7 @@ def fit_silhouette(
     ignore: np.ndarray,
     landmarks: Tensor,
     spread: Tensor,
-    learned: Learned | None = None,
+    learned: Tensor,
     steps: int = 90,
     seed: int = 0,
     check: Callable[[], None] = lambda: None,
@@ -206,7 +217,8 @@ def fit_silhouette(
         q = canonical(forward, origin + depth[:, None] * along, guess, steps=1)
         skin, hair = skin_and_hair(space, q, mass, residual)
         n = len(places)
-        d = smooth_union(skin[:n], hair[:n]) + learned_part(space, q[:n], learned)
+        moved = lattice.sample(learned, q[:n], space.bounds)[:, 0]
+        d = smooth_union(skin[:n], hair[:n]) + moved
         hinge = torch.where(inside, F.relu(d + 0.0015), F.relu(0.0015 - d))
         loss = (weight * hinge).sum() / weight.sum() * 400
         if len(on_head):
@@ -286,7 +298,7 @@ def _meet(
     forward: Tensor,
     mass: Tensor,
     residual: Tensor,
-    learned: Learned | None,
+    learned: Tensor,
     origin: Tensor,
     directions: Tensor,
     samples: int = 56,
@@ -309,13 +321,13 @@ def _meet(
 def bake(
     space: HeadSpace,
     shape: Shape,
-    learned: Learned | None = None,
+    learned: Tensor,
     resolution: int = 176,
     check: Callable[[], None] = lambda: None,
 ) -> tuple[Tensor, Tensor]:
     """The head's distance on a grid [R, R, R] and its warp lattice [3, 64, 64, 64].
 
-    learned: canonical points [N, 3] -> the generator's residual in -1..1 of the bound, or None.
+    learned: the generator's residual, from learned_lattice.
     Fine values are computed near the surface only; elsewhere a coarse grid is interpolated.
     """
     warp = space.warp(shape.identity, shape.expression)
@@ -328,10 +340,7 @@ def bake(
     def evaluate(points: Tensor) -> Tensor:
         check()
         q = points + lattice.sample(warp, points, space.bounds)
-        d = distance_at(space, q, mass, shape.residual, None)
-        near = d.abs() < 0.04
-        d[near] += learned_part(space, q[near], learned)
-        return d
+        return distance_at(space, q, mass, shape.residual, learned)
 
     coarse_size = resolution // 2
     coarse = torch.cat(
