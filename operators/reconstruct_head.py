@@ -8,7 +8,7 @@ from bpy.props import StringProperty
 
 from ..engine.errors import OutputError, PhotoError
 from . import parameters, session
-from .build import head
+from .build import head, views
 from .job import JobOperator
 
 
@@ -70,7 +70,7 @@ class TRIPLANE_OT_reconstruct_head(JobOperator, parameters.Parameters, bpy.types
                 f"The field could not be written beside the .blend: {error.strerror or error}.",
                 "Choose in the preferences to keep fields in the .blend, or free the folder.",
             ) from error
-        head.frame(context)
+        views.frame(context, made)
         running = session.running()
         print(
             f"Triplane: imported {made.name} in {time.perf_counter() - start:.2f} s"

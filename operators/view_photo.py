@@ -2,7 +2,7 @@
 
 import bpy
 
-from .build import head
+from .build import head, views
 
 
 class TRIPLANE_OT_view_photo(bpy.types.Operator):
@@ -26,7 +26,5 @@ class TRIPLANE_OT_view_photo(bpy.types.Operator):
         scene.render.resolution_x, scene.render.resolution_y = camera["triplane_resolution"]
         scene.render.resolution_percentage = 100
         scene.render.pixel_aspect_x = scene.render.pixel_aspect_y = 1.0
-        space = context.space_data
-        if space is not None and space.type == "VIEW_3D":
-            space.region_3d.view_perspective = "CAMERA"
+        views.look_through(context)
         return {"FINISHED"}

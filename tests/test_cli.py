@@ -167,12 +167,17 @@ def test_a_bug_shows_its_traceback(toy, tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_ctrl_c(root, tmp_path):
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-c", TOY, "toy", "long.png", "--out", str(out)],
-        cwd=root,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    # A shell's background jobs ignore Ctrl-C and hand that down; a terminal's do not.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-c", TOY, "toy", "long.png", "--out", str(out)],
+            cwd=root,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     while "working" not in (line := process.stderr.readline()):
         assert line, "it ended before it was stopped"
     process.send_signal(signal.SIGINT)

@@ -32,10 +32,10 @@ def session():
     return importlib.import_module(f"{PACKAGE}.operators.session")
 
 
-def head_builder():
+def builder(name):
     import importlib
 
-    return importlib.import_module(f"{PACKAGE}.operators.build.head")
+    return importlib.import_module(f"{PACKAGE}.operators.build.{name}")
 
 
 def heads():
@@ -137,28 +137,24 @@ def steps(gui):
         bpy.ops.view3d.view_orbit(angle=math.radians(8), type="ORBITUP")
     yield 1
     view.region_3d.view_perspective = "PERSP"
+    yield 1
     view.overlay.show_outline_selected = view.overlay.show_object_origins = False
     view.overlay.show_cursor = False
-    head_builder().frame(bpy.context)
+    builder("views").frame(bpy.context, heads()[0])
     yield 2
     gui.shot("panel-after")
 
-    # Through the photo's camera: light as the photo has it, the sidebar shut.
+    # Through the photo's camera, without Blender's light: the photo's own is in the texture.
     xy = yield from gui.find("triplane.view_photo")
     gui.click(*xy)
     yield 1
     gui.move(500, 500)
-    gui.sidebar("Triplane", show=False)
     view.overlay.show_floor = view.overlay.show_axis_x = view.overlay.show_axis_y = False
     view.overlay.show_outline_selected = True
     view.shading.light = "FLAT"
-    yield 1
-    with gui.override("WINDOW"):
-        bpy.ops.view3d.view_center_camera()
     yield 2
     gui.shot("camera")
-    gui.sidebar("Triplane")
-    yield 1
+    view.shading.light = "STUDIO"
 
     region = gui.region("WINDOW")
     # One undo removes the view's change, the next the whole head; redo brings it back.

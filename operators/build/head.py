@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import bpy
 import numpy as np
-from mathutils import Matrix, Vector
+from mathutils import Matrix
 
 from ...engine import cameras
 from . import camera as camera_builder
@@ -15,7 +15,6 @@ from . import field as field_store
 from . import images, mesh, png
 
 RECORD = "triplane_record"  # on a head's object; what makes it a head
-FILL = 0.8  # of the view, by the head's bounding sphere, when it is framed
 APART = 0.35  # metres between heads that stand side by side
 
 
@@ -152,56 +151,6 @@ def select(context: bpy.types.Context, head: bpy.types.Object) -> None:
     if head.name in layer.objects:
         head.select_set(True)
         layer.objects.active = head
-
-
-def frame(context: bpy.types.Context) -> None:
-    """Bring the selected head into every 3D view, and show its texture where shading is solid.
-
-    A view that looks through a camera is left alone, as is any shading the artist has chosen.
-    """
-    for window in context.window_manager.windows:
-        for area in window.screen.areas:
-            if area.type != "VIEW_3D":
-                continue
-            space = area.spaces.active
-            if space.shading.type == "SOLID" and space.shading.color_type == "MATERIAL":
-                space.shading.color_type = "TEXTURE"
-            if space.region_3d is None or space.region_3d.view_perspective == "CAMERA":
-                continue
-            region = next((r for r in area.regions if r.type == "WINDOW"), None)
-            if context.active_object is not None and not space.region_quadviews:
-                _frame_beside_sidebars(area, region, space.region_3d, context.active_object)
-                continue
-            with context.temp_override(window=window, area=area, region=region):
-                if bpy.ops.view3d.view_selected.poll():
-                    bpy.ops.view3d.view_selected(use_all_regions=False)
-
-
-def _frame_beside_sidebars(area, region, view, made) -> None:
-    """Fit `made` into that part of the view which no sidebar covers.
-
-    Blender's own operator centres it in the whole region, half of it behind our open panel.
-    """
-    corners = np.array([made.matrix_world @ Vector(corner) for corner in made.bound_box])
-    centre, radius = corners.mean(0), np.linalg.norm(np.ptp(corners, axis=0)) / 2
-    left, right = region.x, region.x + region.width
-    for other in area.regions:
-        if other.type in {"UI", "TOOLS"} and other.width > 1:
-            if other.alignment == "RIGHT":
-                right = min(right, other.x)
-            elif other.alignment == "LEFT":
-                left = max(left, other.x + other.width)
-    if right - left < region.width / 4:  # hardly anything is free: take it all
-        left, right = region.x, region.x + region.width
-    # Half the region's width is this many times the distance, for the lens as for the parallel view.
-    slope = 1 / view.window_matrix[0][0]
-    if view.view_perspective == "ORTHO":
-        slope /= view.view_distance
-    free = min(right - left, region.height) / region.width
-    view.view_distance = radius / (slope * free * FILL)
-    shift = (left + right - 2 * region.x) / region.width - 1  # of the free part's middle, -1 .. 1
-    sideways = view.view_rotation @ Vector((1, 0, 0))
-    view.view_location = Vector(centre) - sideways * (shift * slope * view.view_distance)
 
 
 def _make(prepared: Prepared, parameters: dict):
