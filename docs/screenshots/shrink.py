@@ -1,4 +1,4 @@
-"""Screenshots to pictures for the documents: the driver's files, with a palette, well compressed.
+"""Screenshots to pictures for the documents: the driver's files, small enough.
 
 python docs/screenshots/shrink.py FROM TO
 """
@@ -14,14 +14,16 @@ BYTES = 400_000
 
 
 def shrink(source: Path, target: Path) -> int:
-    """Write `source` to `target` with 256 colours; returns its bytes."""
+    """Write `source` to `target`, in full colour where that is small enough; returns its bytes."""
     with Image.open(source) as image:
         picture = image.convert("RGB")
     if picture.width > WIDTH:
         height = round(picture.height * WIDTH / picture.width)
         picture = picture.resize((WIDTH, height), Image.Resampling.LANCZOS)
-    palette = picture.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG)
-    palette.save(target, optimize=True)
+    picture.save(target, optimize=True)
+    if target.stat().st_size > BYTES:
+        colours = picture.quantize(256, Image.Quantize.MEDIANCUT, kmeans=3)
+        picture.quantize(palette=colours).save(target, optimize=True)
     return target.stat().st_size
 
 

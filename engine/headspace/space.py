@@ -74,8 +74,7 @@ class HeadSpace:
         """The inverse warp [3, L, L, L]: canonical point = point + warp(point)."""
         if self._spread is None or self._spread.resolution != resolution:
             self._spread = lattice.Spread(self.mean, self.bounds, resolution)
-        # Enough smoothing that strong smiles do not fold space at the corners of the mouth.
-        forward = lattice.blur(self._spread(self.displacement(identity, expression)), 4)
+        forward = lattice.blur(self._spread(self.displacement(identity, expression)), 2)
         return lattice.invert(forward, self.bounds)
 
     def hair(self, weights: Tensor, offset: Tensor | float = 0.0) -> Tensor:

@@ -177,7 +177,18 @@ def reconstruct(
     trust = trusted_pixels(cut, aligned.valid)
     if steps.latent or steps.tuning:
         generator = _fit_appearance(
-            model, field, camera, aligned.crop, trust, fitted, ws, steps, compute, report, seed
+            model,
+            field,
+            camera,
+            aligned.crop,
+            trust,
+            fitted,
+            learned,
+            ws,
+            steps,
+            compute,
+            report,
+            seed,
         )
         field.planes, field.decoder = generator
         preview(field, camera)
@@ -191,6 +202,7 @@ def _fit_appearance(
     crop: np.ndarray,
     trust: np.ndarray,
     fitted: shape.Shape,
+    learned: Tensor,
     ws: Tensor,
     steps: Steps,
     compute: Compute,
@@ -216,7 +228,7 @@ def _fit_appearance(
         compute,
         lambda f: report(0.4 + 0.15 * f, "refining the style code"),
     )
-    target = _target(model, field, fitted, ws, seen, compute, seed)
+    target = _target(model, field, fitted, learned, ws, seen, compute, seed)
     tuned = appearance.tune(
         model.generator,
         ws,
@@ -244,6 +256,7 @@ def _target(
     model: DefaultModel,
     field: HeadField,
     fitted: shape.Shape,
+    learned: Tensor,
     ws: Tensor,
     seen: appearance.Seen,
     compute: Compute,
@@ -256,7 +269,7 @@ def _target(
     points = torch.cat([everywhere, seen.canonical])
     colour = model.generator(planes.float(), points[None])[0][0]
     mass = model.space.hair(fitted.hair, fitted.offset)
-    skin, hair = shape.skin_and_hair(model.space, points, mass, fitted.residual)
+    skin, hair = shape.skin_and_hair(model.space, points, mass, fitted.residual, learned)
     # Hair thinner than a few millimetres is skin with a shadow on it.
     covered, n = torch.sigmoid((skin - hair - 0.004) / 0.001), len(everywhere)
     expected = appearance.expected_colours(colour[:n], covered[:n], seen, colour[n:], covered[n:])

@@ -109,11 +109,8 @@ class Canonical:
 def distance_at(
     space: HeadSpace, canonical: Tensor, mass: Tensor, residual: Tensor, learned: Tensor
 ) -> Tensor:
-    """The head's distance at canonical points [N, 3]: skin joined with the hair mass, plus what
-    the generator has learned of the surface (a lattice, see learned_lattice)."""
-    skin, hair = skin_and_hair(space, canonical, mass, residual)
-    moved = lattice.sample(learned, canonical, space.bounds)[:, 0]
-    return smooth_union(skin, hair) + moved
+    """The head's distance at canonical points [N, 3]: skin joined with hair."""
+    return smooth_union(*skin_and_hair(space, canonical, mass, residual, learned))
 
 
 @torch.no_grad()
@@ -128,7 +125,8 @@ def learned_lattice(
     """
     q = lattice.nodes(resolution, space.bounds)
     mass = space.hair(start.hair, start.offset)
-    d = smooth_union(*skin_and_hair(space, q, mass, start.residual))
+    nothing = torch.zeros_like(space.residual_bound[None])
+    d = distance_at(space, q, mass, start.residual, nothing)
     weight = torch.exp(-((d / 0.006) ** 2))
     value = torch.zeros_like(d)
     near = weight > 1e-3
@@ -140,15 +138,17 @@ def learned_lattice(
 
 
 def skin_and_hair(
-    space: HeadSpace, canonical: Tensor, mass: Tensor, residual: Tensor
+    space: HeadSpace, canonical: Tensor, mass: Tensor, residual: Tensor, learned: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Distances [N] to the bare skin and to the hair mass, the latter moved by the bounded
-    residual: the outline follows the photo's hair, the face stays the head space's."""
+    """Distances [N] to the bare skin and to the hair: its mass, moved by the bounded residual, so
+    that the outline follows the photo's, and by what the generator has learned (a lattice, see
+    learned_lattice). The face stays the head space's: small errors there would tear at lips."""
     skin = lattice.sample(space.skin_distance[None], canonical, space.bounds)[:, 0]
     hair = lattice.sample(mass, canonical, space.bounds)[:, 0]
     moved = lattice.sample(residual, canonical, space.bounds)[:, 0]
     bound = lattice.sample(space.residual_bound[None], canonical, space.bounds)[:, 0]
-    return skin, hair + bound * torch.tanh(moved / bound)
+    more = lattice.sample(learned, canonical, space.bounds)[:, 0]
+    return skin, hair + bound * torch.tanh(moved / bound) + more
 
 
 def fit_silhouette(
@@ -215,10 +215,9 @@ def fit_silhouette(
                 guess = torch.cat([least[1], first[1][on_head]])
         along = torch.cat([directions, directions[on_head]])
         q = canonical(forward, origin + depth[:, None] * along, guess, steps=1)
-        skin, hair = skin_and_hair(space, q, mass, residual)
+        skin, hair = skin_and_hair(space, q, mass, residual, learned)
         n = len(places)
-        moved = lattice.sample(learned, q[:n], space.bounds)[:, 0]
-        d = smooth_union(skin[:n], hair[:n]) + moved
+        d = smooth_union(skin[:n], hair[:n])
         hinge = torch.where(inside, F.relu(d + 0.0015), F.relu(0.0015 - d))
         loss = (weight * hinge).sum() / weight.sum() * 400
         if len(on_head):
