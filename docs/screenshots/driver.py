@@ -173,21 +173,7 @@ def steps(gui):
     yield 2
     figures["heads_after_redo"] = len(heads())
 
-    # A failure says what is wrong, and offers the button that mends it.
-    settings.photo = os.path.join(os.environ["GUI_OUT"], "nobody.jpg")
-    with open(settings.photo, "w") as file:
-        file.write("no picture")
-    yield 1
-    with gui.override("UI"):
-        bpy.ops.triplane.reconstruct_head("INVOKE_DEFAULT")
-    yield from gui.wait(lambda: session().running() is None, 120)
-    yield 1
-    gui.move(x, y)
-    yield 0.5
-    gui.shot("failure")
-
     # The points by hand: clicked into the photo.
-    settings.photo = os.environ["TRIPLANE_PHOTO"]
     with gui.override("UI"):
         bpy.ops.triplane.place_points("INVOKE_DEFAULT")
     yield 2
@@ -204,6 +190,20 @@ def steps(gui):
     figures["points_off"] = round(max(off), 2)
     assert settings.points_by_hand and gui.area().type == "VIEW_3D"
 
+    # A failure says what is wrong, and offers the button that mends it.
+    settings.photo = os.path.join(os.environ["GUI_OUT"], "nobody.jpg")
+    with open(settings.photo, "w") as file:
+        file.write("no picture")
+    yield 1
+    with gui.override("UI"):
+        bpy.ops.triplane.reconstruct_head("INVOKE_DEFAULT")
+    yield from gui.wait(lambda: session().running() is None, 120)
+    yield 1
+    gui.move(500, 500)
+    yield 0.5
+    gui.shot("failure")
+
+    settings.photo = os.environ["TRIPLANE_PHOTO"]
     bpy.ops.triplane.open_preferences()
     yield 1
     with gui.override("UI"):
