@@ -20,6 +20,7 @@ from engine.cameras import Camera
 from engine.device import Compute
 from engine.fields.head import HeadField
 from engine.headspace.lattice import sample
+from engine.inversion.optim import Adam
 from engine.systems.head.model import HeadGenerator
 
 HELD_POINTS = 6000  # a step, for the hold on unseen surface
@@ -146,7 +147,7 @@ def refine_latent(
     if not steps:
         return ws
     start, ws = ws.detach(), ws.detach().clone().requires_grad_()
-    optimiser = torch.optim.Adam([ws], lr=0.02)
+    optimiser = Adam([{"params": [ws], "lr": 0.02}])
     generator.requires_grad_(False)
     for step in range(steps):
         report(step / steps)
@@ -179,7 +180,7 @@ def tune(
     if not steps:
         return tuned.requires_grad_(False)
     hidden = 1 - visibility(everywhere, seen)
-    optimiser = torch.optim.Adam(tuned.parameters(), lr=2e-3, betas=(0.9, 0.99))
+    optimiser = Adam([{"params": list(tuned.parameters()), "lr": 2e-3}], betas=(0.9, 0.99))
     rng = torch.Generator().manual_seed(seed)
     for step in range(steps):
         report(step / steps)
@@ -214,7 +215,7 @@ def sharpen(
         return planes
     offset = torch.zeros_like(planes).requires_grad_()
     hidden = 1 - visibility(everywhere, seen)
-    optimiser = torch.optim.Adam([offset], lr=0.03, betas=(0.9, 0.99))
+    optimiser = Adam([{"params": [offset], "lr": 0.03}], betas=(0.9, 0.99))
     rng = torch.Generator().manual_seed(seed)
     for step in range(steps):
         report(step / steps)

@@ -17,6 +17,7 @@ from torch import Tensor
 from engine.headspace import lattice
 from engine.headspace.space import HeadSpace, smooth_union
 from engine.inversion import pose as poses
+from engine.inversion.optim import Adam
 from engine.portrait.perception import CLASSES
 
 RESIDUAL = 26  # nodes a side of the residual lattice
@@ -59,7 +60,7 @@ def fit_landmarks(
     identity = start.identity.clone().requires_grad_()
     expression = start.expression.clone().requires_grad_()
     pose = start.pose.clone().requires_grad_()
-    optimiser = torch.optim.Adam(
+    optimiser = Adam(
         [{"params": [identity, expression], "lr": 0.03}, {"params": [pose], "lr": 0.004}]
     )
     for step in range(steps):
@@ -190,7 +191,7 @@ def fit_silhouette(
     offset = start.offset.clone().requires_grad_()
     residual = start.residual.clone().requires_grad_()
     pose = start.pose.clone().requires_grad_()
-    optimiser = torch.optim.Adam(
+    optimiser = Adam(
         [
             {"params": [identity], "lr": 0.03},
             {"params": [logits], "lr": 0.05},

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engine.headspace import lattice
@@ -29,6 +29,7 @@ from engine.headspace.space import HeadSpace
 from engine.systems.head.model import AppearanceEncoder, HeadConfig, HeadGenerator
 from engine.training.data import Portraits, Shards, apply_tone, portraits
 from engine.training.heads.dataset import SKIN_UNIT
+from engine.training.loop import Run
 
 PATCH, PATCHES = 24, 8
 HEAD_CLASSES = (1, 2)  # skin, hair
@@ -176,22 +177,16 @@ def main(argv: list[str] | None = None) -> None:
         {"params": model.encoder.parameters(), "scale": 0.25},
     ]
     optimiser = torch.optim.Adam(groups, args.rate, betas=(0.9, 0.99))
-    step, spent, state_path = 0, 0.0, args.out / "state.pt"
-    if state_path.exists():
-        state = torch.load(state_path, weights_only=True)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        step, spent = state["step"], state["spent"]
+    run = Run(args.out, "appearance", model, average, optimiser)
     train, held = Shards(args.heads), Shards(args.heads, held_out=True)
-    rng = np.random.default_rng([args.seed, step])
+    rng = np.random.default_rng([args.seed, run.step])
     log = open(args.out / "log.txt", "a", buffering=1)
-    start, saved, running = time.monotonic() - spent, time.monotonic(), {}
+    start, saved = time.monotonic() - run.spent, time.monotonic()
     while (progress := (time.monotonic() - start) / 60 / args.minutes) < 1:
         for group in optimiser.param_groups:
             decay = 0.5 * (1 + math.cos(math.pi * max(0.0, (progress - 0.5) / 0.5)))
             group["lr"] = (
-                args.rate * group["scale"] * min(1.0, (step + 1) / 100) * (0.03 + 0.97 * decay)
+                args.rate * group["scale"] * min(1.0, (run.step + 1) / 100) * (0.03 + 0.97 * decay)
             )
         batch = portraits(train, args.batch, rng)
         truth = patches(batch, rng)
@@ -202,31 +197,16 @@ def main(argv: list[str] | None = None) -> None:
         colour, residual, ws = model(masked(batch), noisy)
         values = losses(colour, residual, ws, truth, bound)
         loss = sum(WEIGHTS[k] * v for k, v in values.items())
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        if torch.isfinite(loss):
-            optimiser.step()
-        with torch.no_grad():
-            keep = min(0.997, 1 - 1 / (step + 2))
-            for a, b in zip(average.parameters(), model.parameters()):
-                a.lerp_(b, 1 - keep)
-            average.generator.w_avg.lerp_(ws.mean(0), 0.01 if step > 100 else 0.2)
-        for k, v in values.items():
-            running[k] = running.get(k, 0.0) * 0.97 + v.item() * 0.03
-        step += 1
-        if step % 50 == 0:
-            heads = train.refresh()
-            spent = time.monotonic() - start
-            line = " ".join(
-                f"{k} {v / (1 - 0.97 ** min(step, 999)):.4f}" for k, v in running.items()
-            )
-            print(f"{step} {spent / 60:.1f} min {heads} heads: {line}", file=log)
+        run.update(loss, values, clip=1.0, keep=0.997)
+        average.generator.w_avg.lerp_(ws.detach().mean(0), 0.01 if run.step > 100 else 0.2)
+        run.spent = time.monotonic() - start
+        if run.step % 50 == 0:
+            print(run.line(train.refresh()), file=log)
         if time.monotonic() - saved > 300:
             saved = time.monotonic()
-            _save(args.out, model, average, optimiser, step, saved - start)
+            run.save()
             _report(average, held, args.out, log, "held-out", 16)
-    _save(args.out, model, average, optimiser, step, time.monotonic() - start)
+    run.save()
     _report(average, held, args.out, log, "final", 64)
 
 
@@ -236,21 +216,6 @@ def _report(average: Model, held: Shards, folder: Path, log, name: str, count: i
     report = evaluate(average, held, count)
     print(f"{name}: " + " ".join(f"{k} {v:.3f}" for k, v in report.items()), file=log)
     sheet(average, held, folder / "sheet.png")
-
-
-def _save(folder: Path, model, average, optimiser, step: int, spent: float) -> None:
-    state = {
-        "model": model.state_dict(),
-        "average": average.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "step": step,
-        "spent": spent,
-    }
-    torch.save(state, folder / "state.tmp")
-    (folder / "state.tmp").replace(folder / "state.pt")
-    weights = {k: v.half().contiguous() for k, v in average.state_dict().items()}
-    save_file(weights, folder / "appearance.tmp")
-    (folder / "appearance.tmp").replace(folder / "appearance.safetensors")
 
 
 if __name__ == "__main__":

@@ -14,17 +14,19 @@ import copy
 import math
 import time
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.headspace.space import HeadSpace
 from engine.portrait.perception import Perception, PerceptionNet
 from engine.training.data import SIZE, Portraits, Shards, portraits
+from engine.training.loop import Run
 
 POSE_SCALE = torch.tensor([0.2, 0.12, 0.08, 0.03, 0.03, 0.06])
 
@@ -137,74 +139,46 @@ def main(argv: list[str] | None = None) -> None:
     net = PerceptionNet(space.identity.shape[0], space.expression.shape[0], space.styles)
     net = net.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(net.parameters(), args.rate, betas=(0.9, 0.99), weight_decay=1e-3)
-    average = copy.deepcopy(net)
-    step, spent, state_path = 0, 0.0, args.out / "state.pt"
-    if state_path.exists():
-        state = torch.load(state_path, weights_only=True)
-        net.load_state_dict(state["net"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        step, spent = state["step"], state["spent"]
+    run = Run(args.out, "perception", net, copy.deepcopy(net), optimiser)
     train, held = Shards(args.heads), Shards(args.heads, held_out=True)
-    rng = np.random.default_rng([args.seed, step])
+    rng = np.random.default_rng([args.seed, run.step])
     log = open(args.out / "log.txt", "a", buffering=1)
-    start, saved, running = time.monotonic() - spent, time.monotonic(), {}
+    start, saved = time.monotonic() - run.spent, time.monotonic()
     while (progress := (time.monotonic() - start) / 60 / args.minutes) < 1:
         for group in optimiser.param_groups:
             decay = 0.5 * (1 + math.cos(math.pi * max(0.0, (progress - 0.4) / 0.6)))
-            group["lr"] = args.rate * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * decay)
+            group["lr"] = args.rate * min(1.0, (run.step + 1) / 100) * (0.02 + 0.98 * decay)
         batch = portraits(train, args.batch, rng)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             got = net(batch.picture.contiguous(memory_format=torch.channels_last))
         values = losses(got, batch)
         loss = sum(WEIGHTS[k] * v for k, v in values.items())
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-        if torch.isfinite(loss):
-            optimiser.step()
-        with torch.no_grad():
-            keep = min(0.998, 1 - 1 / (step + 2))
-            for a, b in zip(average.parameters(), net.parameters()):
-                a.lerp_(b, 1 - keep)
-        for k, v in values.items():
-            running[k] = running.get(k, 0.0) * 0.95 + v.item() * 0.05
-        step += 1
-        if step % 50 == 0:
-            heads = train.refresh()
-            spent = time.monotonic() - start
-            line = " ".join(
-                f"{k} {v / (1 - 0.95 ** min(step, 999)):.4f}" for k, v in running.items()
-            )
-            print(f"{step} {spent / 60:.1f} min {heads} heads: {line}", file=log)
+        run.update(loss, values, clip=5.0, keep=0.998)
+        run.spent = time.monotonic() - start
+        if run.step % 50 == 0:
+            print(run.line(train.refresh()), file=log)
         if time.monotonic() - saved > 240:
             saved = time.monotonic()
-            _save(args.out, net, average, optimiser, step, saved - start)
-            held.refresh()
-            if held.items:
-                report = evaluate(average, losses, held, 60)
-                print("held-out: " + " ".join(f"{k} {v:.4f}" for k, v in report.items()), file=log)
-                sheet(average, held, args.out / "sheet.png")
-    _save(args.out, net, average, optimiser, step, time.monotonic() - start)
+            run.save()
+            _report(run.average, losses, held, args.out, log, "held-out", 60)
+    run.save()
+    _report(run.average, losses, held, args.out, log, "final", 100)
+
+
+def _report(
+    net: PerceptionNet,
+    losses: Losses,
+    held: Shards,
+    folder: Path,
+    log: TextIO,
+    name: str,
+    count: int,
+) -> None:
     held.refresh()
-    report = evaluate(average, losses, held, 100)
-    print("final: " + " ".join(f"{k} {v:.4f}" for k, v in report.items()), file=log)
-    sheet(average, held, args.out / "sheet.png")
-
-
-def _save(folder: Path, net, average, optimiser, step: int, spent: float) -> None:
-    state = {
-        "net": net.state_dict(),
-        "average": average.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "step": step,
-        "spent": spent,
-    }
-    torch.save(state, folder / "state.tmp")
-    (folder / "state.tmp").replace(folder / "state.pt")
-    weights = {k: v.half().contiguous() for k, v in average.state_dict().items()}
-    save_file(weights, folder / "perception.tmp")
-    (folder / "perception.tmp").replace(folder / "perception.safetensors")
+    if held.items:
+        report = evaluate(net, losses, held, count)
+        print(f"{name}: " + " ".join(f"{k} {v:.4f}" for k, v in report.items()), file=log)
+        sheet(net, held, folder / "sheet.png")
 
 
 if __name__ == "__main__":
