@@ -175,23 +175,6 @@ EXTRACT = Job(
     ),
     _extract,
 )
-
-
-def _sheet(params: dict, context: Context) -> Result:
-    with np.load(params["mesh"]) as mesh, Image.open(params["photo"]) as photo:
-        again = ball(40000)
-        assert np.abs(mesh["vertices"] - again["vertices"]).max() < 1e-5
-        assert np.array_equal(mesh["uvs"], again["uvs"])
-        assert np.array_equal(mesh["texture"], texture(len(mesh["texture"])))
-        return Result({}, {"sheet": np.asarray(photo)})
-
-
-SHEET = Job(
-    "sheet",
-    "The photo alone.",
-    tuple(Param(name, str, "", name) for name in ("mesh", "field", "photo", "camera")),
-    _sheet,
-)
 RENDER = Job(
     "render",
     "The ball's outline in alpha, and a spot.",
