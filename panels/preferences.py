@@ -55,9 +55,7 @@ class TRIPLANE_AP_preferences(bpy.types.AddonPreferences):
     )
     precision: EnumProperty(
         name="Precision",
-        description=(
-            "How exactly added models keep their numbers. The built-in head model uses 32 bits"
-        ),
+        description=("How exactly networks keep their numbers; geometry is always 32 bits"),
         items=PRECISIONS,
     )
     memory_limit: FloatProperty(

@@ -25,6 +25,20 @@ def photo() -> Path:
     return ROOT / "examples" / "astronaut.png"
 
 
+@pytest.fixture
+def restored_process():
+    """Setting up a device changes this process's threads and memory limit: other tests shall not
+    notice."""
+    import torch
+
+    from engine import device
+
+    threads = torch.get_num_threads()
+    yield
+    device.set_memory_limit(torch.device("cpu"), 0)
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def heads_pack() -> Path:
     """The head data pack, which training needs and the program does not: it is no part of the

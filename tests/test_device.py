@@ -11,13 +11,7 @@ import torch
 from engine import device
 from engine.errors import ParameterError
 
-
-@pytest.fixture(autouse=True)
-def restored():
-    threads = torch.get_num_threads()
-    yield
-    device.set_memory_limit(torch.device("cpu"), 0)
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("restored_process")
 
 
 def test_cpu_is_always_there():

@@ -41,14 +41,7 @@ from engine.surface.metrics import iou
 PUPILS = np.array([[203.9, 101.2], [246.8, 103.6]])
 ODD_NAME = "Zoë’s photo – 写真 1.png"
 
-
-@pytest.fixture(autouse=True)
-def restored():
-    """Jobs set this process's threads and memory limit: other tests shall not notice."""
-    threads = torch.get_num_threads()
-    yield
-    device.set_memory_limit(torch.device("cpu"), 0)
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("restored_process")
 
 
 @dataclass

@@ -145,12 +145,7 @@ class HeadField(Field):
         t = near[:, None] + (far - near)[:, None] * steps
         points = origin + t[..., None] * rays[:, None]
         d = -self.value(points.reshape(-1, 3)).reshape(t.shape)
-        inside = d < 0
-        crossed = inside.any(1)
-        k = torch.where(crossed, inside.int().argmax(1), d.argmin(1)).clamp(1, COARSE - 1)[:, None]
-        d0, d1 = d.gather(1, k - 1)[:, 0], d.gather(1, k)[:, 0]
-        t0, t1 = t.gather(1, k - 1)[:, 0], t.gather(1, k)[:, 0]
-        secant = t0 + (t1 - t0) * (d0 / (d0 - d1).clamp_min(1e-9)).clamp(0, 1)
+        crossed, secant, k = _first_crossing(t, d)
         middle, closest = t.gather(1, k)[:, 0], d.gather(1, k)[:, 0]
         # Thin things and grazing rays: look again, finely, around the least distance.
         span = (far - near) / (COARSE - 1)
@@ -161,12 +156,7 @@ class HeadField(Field):
         )
         d = -self.value((origin + around[..., None] * rays[:, None]).reshape(-1, 3))
         d = d.reshape(around.shape)
-        inside = d < 0
-        again = inside.any(1)
-        k = torch.where(again, inside.int().argmax(1), d.argmin(1)).clamp(1, 12)[:, None]
-        d0, d1 = d.gather(1, k - 1)[:, 0], d.gather(1, k)[:, 0]
-        t0, t1 = around.gather(1, k - 1)[:, 0], around.gather(1, k)[:, 0]
-        secant = t0 + (t1 - t0) * (d0 / (d0 - d1).clamp_min(1e-9)).clamp(0, 1)
+        again, secant, _ = _first_crossing(around, d)
         least = around.gather(1, d.argmin(1, keepdim=True))[:, 0]
         return torch.where(again, secant, least), torch.minimum(closest, d.amin(1))
 
@@ -211,6 +201,18 @@ class HeadField(Field):
             setattr(self, name, getattr(self, name).to(device))
         self.decoder.to(device)
         return self
+
+
+def _first_crossing(t: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of distances d [N, S] at places t [N, S]: whether any is inside [N], the secant's zero before
+    the first that is [N], and the sample there, or the nearest where none is (never the first)
+    [N, 1]."""
+    inside = d < 0
+    crossed = inside.any(1)
+    k = torch.where(crossed, inside.int().argmax(1), d.argmin(1)).clamp(1, d.shape[1] - 1)[:, None]
+    d0, d1 = d.gather(1, k - 1)[:, 0], d.gather(1, k)[:, 0]
+    t0, t1 = t.gather(1, k - 1)[:, 0], t.gather(1, k)[:, 0]
+    return crossed, t0 + (t1 - t0) * (d0 / (d0 - d1).clamp_min(1e-9)).clamp(0, 1), k
 
 
 def neus_weights(distance: Tensor) -> Tensor:

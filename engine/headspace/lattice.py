@@ -109,16 +109,27 @@ def blur(lattice: Tensor, rounds: int = 1) -> Tensor:
     return lattice
 
 
+def settle(
+    forward: Tensor, points: Tensor, bounds: Tensor, steps: int, start: Tensor | None = None
+) -> Tensor:
+    """Displacements b [N, 3] with b about -forward(points + b), from `start` or zero: the fixed
+    point that leads from a head to canonical space. Takes no gradient.
+
+    Damped, so that places where the warp folds slightly do not oscillate; converges because
+    displacements of heads are smooth (Lipschitz constant well under one).
+    """
+    b = torch.zeros_like(points) if start is None else start
+    with torch.no_grad():
+        for _ in range(steps):
+            b = 0.35 * b - 0.65 * sample(forward, points + b, bounds)
+    return b
+
+
 def invert(forward: Tensor, bounds: Tensor, steps: int = 6) -> Tensor:
-    """The lattice b with q = p + b(p) for a forward warp p = q + forward(q), by fixed-point
-    iteration b <- -forward(p + b); converges because displacements of heads are smooth
-    (Lipschitz constant well under one). Gradients flow through the last step only."""
+    """The lattice b with q = p + b(p) for a forward warp p = q + forward(q), see settle().
+    Gradients flow through the last step only."""
     r = forward.shape[-1]
     p = nodes(r, bounds)
-    b = torch.zeros_like(p)
-    with torch.no_grad():
-        for _ in range(steps - 1):
-            # Damped, so that places where the warp folds slightly do not oscillate.
-            b = 0.35 * b - 0.65 * sample(forward, p + b, bounds)
+    b = settle(forward, p, bounds, steps - 1)
     b = -sample(forward, p + b, bounds)
     return b.T.reshape(3, r, r, r)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +46,22 @@ class Target:
     seen: Seen
     everywhere: Tensor
     expected: Tensor
+
+    @cached_property
+    def hidden(self) -> Tensor:
+        """1 at the points of `everywhere` that the photo does not show [N]."""
+        return 1 - visibility(self.everywhere, self.seen)
+
+    def loss(
+        self, colours: Callable[[Tensor], Tensor], hold: float, rng: torch.Generator
+    ) -> Tensor:
+        """photo_loss of `colours` (canonical points [N, 3] -> [N, 3]) where the photo sees, and
+        `hold` times their drift from the expected at some random points where it does not."""
+        some = torch.randint(len(self.everywhere), (HELD_POINTS,), generator=rng)
+        colour = colours(torch.cat([self.seen.canonical, self.everywhere[some]]))
+        shown, elsewhere = colour.split([len(self.seen.canonical), HELD_POINTS])
+        drift = (elsewhere - self.expected[some]).abs().sum(1)
+        return photo_loss(shown, self.seen) + hold * (self.hidden[some] * drift).mean()
 
 
 @torch.no_grad()
@@ -135,6 +152,11 @@ def expected_colours(
     return torch.lerp(matched[0], matched[1], covered[:, None])
 
 
+def _colours(generator: HeadGenerator, planes: Tensor, points: Tensor) -> Tensor:
+    """Of canonical points [N, 3] with planes [1, 4, C, P, P]: [N, 3]."""
+    return generator(planes, points[None])[0][0]
+
+
 def refine_latent(
     generator: HeadGenerator,
     ws: Tensor,
@@ -154,8 +176,8 @@ def refine_latent(
         optimiser.param_groups[0]["lr"] = 0.02 * min(1.0, (step + 1) / 5, 2 * (1 - step / steps))
         with compute.autocast():
             planes = generator.planes(ws)
-        colour, _ = generator(planes, seen.canonical[None])
-        loss = photo_loss(colour[0], seen) + 0.02 * (ws - start).square().mean()
+        colour = _colours(generator, planes, seen.canonical)
+        loss = photo_loss(colour, seen) + 0.02 * (ws - start).square().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -175,24 +197,17 @@ def tune(
 
     Surface that the photo does not show is held to the expected colours.
     """
-    seen, everywhere, expected = target.seen, target.everywhere, target.expected
     tuned = copy.deepcopy(generator).requires_grad_(True)
     if not steps:
         return tuned.requires_grad_(False)
-    hidden = 1 - visibility(everywhere, seen)
     optimiser = Adam([{"params": list(tuned.parameters()), "lr": 2e-3}], betas=(0.9, 0.99))
     rng = torch.Generator().manual_seed(seed)
     for step in range(steps):
         report(step / steps)
         optimiser.param_groups[0]["lr"] = 2e-3 * min(1.0, (step + 1) / 8, 1.6 * (1 - step / steps))
-        some = torch.randint(len(everywhere), (HELD_POINTS,), generator=rng)
         with compute.autocast():
             planes = tuned.planes(ws)
-        points = torch.cat([seen.canonical, everywhere[some]])
-        colour, _ = tuned(planes, points[None])
-        shown, elsewhere = colour[0, : len(seen.canonical)], colour[0, len(seen.canonical) :]
-        drift = (elsewhere - expected[some]).abs().sum(1)
-        loss = photo_loss(shown, seen) + 0.6 * (hidden[some] * drift).mean()
+        loss = target.loss(partial(_colours, tuned, planes), 0.6, rng)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -210,28 +225,21 @@ def sharpen(
     """Planes [1, 4, C, P, P] moved directly towards the photo, decoder fixed: the detail that the
     generator's convolutions do not reach. Offsets are smooth (total variation) and small, and
     surface that the photo does not show keeps the expected colours."""
-    seen, everywhere, expected = target.seen, target.everywhere, target.expected
     if not steps:
         return planes
     offset = torch.zeros_like(planes).requires_grad_()
-    hidden = 1 - visibility(everywhere, seen)
     optimiser = Adam([{"params": [offset], "lr": 0.03}], betas=(0.9, 0.99))
     rng = torch.Generator().manual_seed(seed)
     for step in range(steps):
         report(step / steps)
         optimiser.param_groups[0]["lr"] = 0.03 * min(1.0, (step + 1) / 8, 1.6 * (1 - step / steps))
-        some = torch.randint(len(everywhere), (HELD_POINTS,), generator=rng)
-        points = torch.cat([seen.canonical, everywhere[some]])
-        colour = generator(planes + offset, points[None])[0][0]
-        shown, elsewhere = colour[: len(seen.canonical)], colour[len(seen.canonical) :]
-        drift = (elsewhere - expected[some]).abs().sum(1)
+        loss = target.loss(partial(_colours, generator, planes + offset), 0.8, rng)
         rough = sum(
             (offset.narrow(a, 1, offset.shape[a] - 1) - offset.narrow(a, 0, offset.shape[a] - 1))
             .abs()
             .mean()
             for a in (3, 4)
         )
-        loss = photo_loss(shown, seen) + 0.8 * (hidden[some] * drift).mean()
         loss = loss + 0.02 * rough + 0.002 * offset.square().mean()
         optimiser.zero_grad()
         loss.backward()

@@ -60,11 +60,14 @@ Report = Callable[[float, str], None]
 
 
 def perceive(model: DefaultModel, crop: np.ndarray, compute: Compute) -> Perception:
-    """The small network's view of an aligned crop uint8 [512, 512, 3], the mean of several slightly
-    differing scales for landmarks and classes."""
-    x = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 127.5 - 1
+    """The small network's view of an aligned crop uint8 [512, 512, 3]."""
     with torch.no_grad(), compute.autocast():
-        return model.perception(F.interpolate(x, (SIZE, SIZE), mode="area"))
+        return model.perception(F.interpolate(_signed(crop), (SIZE, SIZE), mode="area"))
+
+
+def _signed(crop: np.ndarray) -> Tensor:
+    """uint8 [H, W, 3] -> [1, 3, H, W] in -1..1, as the networks take pictures."""
+    return torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
 def first_guess(model: DefaultModel, seen: Perception) -> shape.Shape:
@@ -90,13 +93,12 @@ def tidy_labels(labels: np.ndarray) -> np.ndarray:
     return np.where(np.isin(parts, small), SKIN, labels)
 
 
-def trusted_pixels(cut: Matte, valid: np.ndarray) -> np.ndarray:
-    """The matte, fading towards clothes and out over dark specks on the skin: a collar's shadow
-    should not end in a line on the neck."""
-    garment = (cut.person > 0.5) & (cut.alpha < 0.5)
-    specks = tidy_labels(cut.labels) != cut.labels
+def trusted_pixels(cut: Matte, labels: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """The matte, fading towards clothes and out over dark specks on the skin (where the tidy
+    labels differ): a collar's shadow should not end in a line on the neck."""
+    specks = labels != cut.labels
     fade = np.ones(cut.alpha.shape)
-    for near, start, reach in ((garment, 0.012, 0.04), (specks, 0.008, 0.03)):
+    for near, start, reach in ((cut.clothes, 0.012, 0.04), (specks, 0.008, 0.03)):
         if near.any():
             away = ndimage.distance_transform_edt(~near) / len(near)
             fade *= np.clip((away - start) / reach, 0, 1) ** 2
@@ -105,7 +107,7 @@ def trusted_pixels(cut: Matte, valid: np.ndarray) -> np.ndarray:
 
 def encode(model: DefaultModel, crop: np.ndarray, alpha: np.ndarray, compute: Compute) -> Tensor:
     """w+ [1, n, w] of the crop with all but the head blacked out."""
-    x = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 127.5 - 1
+    x = _signed(crop)
     mask = torch.from_numpy(alpha)[None, None].float()
     x = F.interpolate(torch.cat([x * mask, mask], 1), (SIZE, SIZE), mode="area")
     with torch.no_grad(), compute.autocast():
@@ -153,13 +155,13 @@ def reconstruct(
     learned = shape.learned_lattice(
         model.space, fitted, lambda points: model.generator(planes, points[None])[1][0]
     )
-    ignore = ~aligned.valid | ((cut.person > 0.5) & (cut.alpha < 0.5))
+    labels = tidy_labels(cut.labels)
     fitted = shape.fit_silhouette(
         model.space,
         fitted,
         cut.alpha,
-        tidy_labels(cut.labels),
-        ignore,
+        labels,
+        ~aligned.valid | cut.clothes,
         landmarks,
         spread,
         learned,
@@ -174,7 +176,7 @@ def reconstruct(
     field = HeadField(distance, warp, planes[0], decoder, bounds, info)
     camera = pose.to_camera(fitted.pose, CROP)
     preview(field, camera)
-    trust = trusted_pixels(cut, aligned.valid)
+    trust = trusted_pixels(cut, labels, aligned.valid)
     if steps.latent or steps.tuning:
         generator = _fit_appearance(
             model,

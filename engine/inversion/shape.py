@@ -39,6 +39,29 @@ class Shape:
     pose: Tensor
 
 
+class _LandmarkError:
+    """How far a head's landmarks fall from where the picture has them [84, 2] (0..1), each trusted
+    by its spread [84]; the jaw's, which slide along the outline, by `jaw` of that."""
+
+    def __init__(self, space: HeadSpace, landmarks: Tensor, spread: Tensor, jaw: float) -> None:
+        self.landmarks, self.rest = landmarks, space.landmarks(space.mean)
+        self.identity, self.expression = (
+            (basis[:, space.landmark_index] * space.landmark_weight[..., None])
+            .sum(2)
+            .permute(1, 2, 0)  # [84, 3, K]
+            for basis in (space.identity, space.expression)
+        )
+        trust = torch.zeros(84)
+        trust[FACE], trust[JAW] = 1.0, jaw
+        self.trust = trust / spread.clamp(0.006, 0.05)
+
+    def __call__(self, identity: Tensor, expression: Tensor, pose: Tensor) -> Tensor:
+        """The trusted sum of distances (rounded near zero)."""
+        points = self.rest + self.identity @ identity + self.expression @ expression
+        error = (poses.project(points, pose) - self.landmarks).norm(dim=1)
+        return (self.trust * (error.square() + 1e-6).sqrt()).sum()
+
+
 def fit_landmarks(
     space: HeadSpace,
     start: Shape,
@@ -49,14 +72,7 @@ def fit_landmarks(
 ) -> Shape:
     """Moves coefficients and camera so that the head's landmarks fall on `landmarks` [84, 2]
     (0..1 of the picture), each trusted by its `spread` [84]."""
-    bases = {}
-    for name in ("identity", "expression"):
-        basis = getattr(space, name)[:, space.landmark_index] * space.landmark_weight[..., None]
-        bases[name] = basis.sum(2).permute(1, 2, 0)  # [84, 3, K]
-    rest = space.landmarks(space.mean)
-    trust = torch.zeros(84)
-    trust[FACE], trust[JAW] = 1.0, 0.4  # the jaw's points slide along the outline
-    trust = trust / spread.clamp(0.006, 0.05)
+    marks = _LandmarkError(space, landmarks, spread, jaw=0.4)
     identity = start.identity.clone().requires_grad_()
     expression = start.expression.clone().requires_grad_()
     pose = start.pose.clone().requires_grad_()
@@ -68,9 +84,7 @@ def fit_landmarks(
         for group in optimiser.param_groups:
             group.setdefault("base", group["lr"])
             group["lr"] = group["base"] * min(1.0, 2.0 * (1 - step / steps))
-        points = rest + bases["identity"] @ identity + bases["expression"] @ expression
-        error = (poses.project(points, pose) - landmarks).norm(dim=1)
-        loss = (trust * (error.square() + 1e-6).sqrt()).sum()
+        loss = marks(identity, expression, pose)
         loss = loss + 0.5 * (identity - start.identity).square().sum()
         loss = loss + 0.12 * identity.square().sum() + 0.05 * expression.square().sum()
         loss = loss + 0.2 * (expression - start.expression).square().sum()
@@ -101,9 +115,8 @@ class Canonical:
         """Canonical places of `points`; `start`: a guess of them."""
         bounds = self.space.bounds
         with torch.no_grad():
-            b = torch.zeros_like(points) if start is None else start - points
-            for _ in range(steps):
-                b = 0.35 * b - 0.65 * lattice.sample(forward, points + b, bounds)
+            start = None if start is None else start - points
+        b = lattice.settle(forward, points, bounds, steps, start)
         return points - lattice.sample(forward, points + b, bounds)
 
 
@@ -176,16 +189,7 @@ def fit_silhouette(
     generator = torch.Generator().manual_seed(seed)
     places, inside, weight, kind = _ray_sample(head, labels, ignore, generator)
     canonical = Canonical(space)
-    bases = {
-        n: (getattr(space, n)[:, space.landmark_index] * space.landmark_weight[..., None])
-        .sum(2)
-        .permute(1, 2, 0)
-        for n in ("identity", "expression")
-    }
-    rest = space.landmarks(space.mean)
-    trust = torch.zeros(84)
-    trust[FACE] = 1.0
-    trust = trust / spread.clamp(0.006, 0.05)
+    marks = _LandmarkError(space, landmarks, spread, jaw=0.0)  # the outline speaks for the jaw
     identity = start.identity.clone().requires_grad_()
     logits = (start.hair.clamp_min(1e-3)).log().requires_grad_()
     offset = start.offset.clone().requires_grad_()
@@ -225,9 +229,7 @@ def fit_silhouette(
             cover = skin[n:] - hair[n:]  # positive where hair lies over the skin
             wrong = torch.where(kind[on_head] == HAIR, F.relu(0.002 - cover), F.relu(0.003 + cover))
             loss = loss + 120 * wrong.clamp(max=0.02).mean()
-        marks = rest + bases["identity"] @ identity + bases["expression"] @ start.expression
-        error = (poses.project(marks, pose) - landmarks).norm(dim=1)
-        loss = loss + 0.02 * (trust * (error.square() + 1e-6).sqrt()).sum()
+        loss = loss + 0.02 * marks(identity, start.expression, pose)
         loss = loss + 0.01 * (identity - start.identity).square().sum()
         loss = loss + 0.06 * roughness(residual) + 400 * residual.square().mean()
         optimiser.zero_grad()

@@ -202,9 +202,9 @@ def _standing(mesh: Mesh, field: Field) -> np.ndarray:
 
 def _figures(mesh: Mesh, made: Reconstruction, aligned: Aligned, context: Context) -> dict:
     """Figures of merit, see docs/figures.md."""
-    person, head = made.matte.person > 0.5, made.matte.alpha > 0.5
+    head = made.matte.alpha > 0.5
     # What clothes hide, or lies beyond the photo, cannot be compared.
-    unknown = ~aligned.valid | (person & ~head)
+    unknown = ~aligned.valid | made.matte.clothes
     drawn = metrics.silhouette(mesh, made.camera)
     figures = metrics.photo_agreement(
         mesh, made.camera, aligned.crop, made.matte.alpha * aligned.valid

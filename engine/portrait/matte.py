@@ -39,6 +39,11 @@ class Matte:
     person: np.ndarray
     labels: np.ndarray
 
+    @property
+    def clothes(self) -> np.ndarray:
+        """bool [S, S]: the person without the head, which may hide some of it."""
+        return (self.person > 0.5) & ~(self.alpha > 0.5)
+
 
 def matte(
     crop: np.ndarray,

@@ -64,11 +64,8 @@ def _fit(basis: torch.Tensor, data: np.ndarray) -> np.ndarray:
 
 
 def to_canonical(forward: torch.Tensor, points: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
-    """Points [N, 3] of a head to canonical space, by the iteration of lattice.invert."""
-    b = torch.zeros_like(points)
-    for _ in range(6):
-        b = 0.35 * b - 0.65 * lattice.sample(forward, points + b, bounds)
-    return points + b
+    """Points [N, 3] of a head to canonical space."""
+    return points + lattice.settle(forward, points, bounds, 6)
 
 
 def surface_points(shard: dict, i: int, view: int) -> tuple[np.ndarray, np.ndarray]:
