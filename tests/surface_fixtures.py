@@ -84,6 +84,9 @@ class AnalyticField:
         d = self.sdf(points)
         return 20 * torch.sigmoid(-d * 400) if self.density else -d
 
+    def grid(self, low, step, cells, check) -> None:
+        """No faster way than point by point."""
+
     def color(self, points: torch.Tensor) -> torch.Tensor:
         """Skin, hair on top and behind, red lips, blue eyes."""
         x, y, z = points[:, 0].abs(), points[:, 1], points[:, 2]

@@ -17,7 +17,8 @@ from engine.systems.eg3d.generator import EG3DGenerator
 
 SMALL = dataclasses.replace(
     FFHQ512,
-    field=dataclasses.replace(FFHQ512.field, rays=RaySettings(2.25, 3.3, 12, 12)),
+    # Fields show nothing beyond their bounds, generators do: a negative trim cuts nothing off.
+    field=dataclasses.replace(FFHQ512.field, rays=RaySettings(2.25, 3.3, 12, 12), trim=-1.0),
     z_dim=16,
     w_dim=16,
     plane_resolution=16,
@@ -40,7 +41,7 @@ def generator() -> EG3DGenerator:
 
 
 def front(n: int = 1) -> torch.Tensor:
-    views = [cameras.orbit(0.2 * i, 0.1, 2.7, 0.234, (0, 0, 0.2)).to_eg3d() for i in range(n)]
+    views = [cameras.orbit(0.2 * i, 0.1, 2.7, 0.234).to_eg3d() for i in range(n)]
     return torch.from_numpy(np.stack(views))
 
 

@@ -135,9 +135,17 @@ def test_empty_rays_have_the_depth_of_their_own_end():
     assert depth.tolist() == [3.0, 9.0] and opacity.tolist() == [0.0, 0.0]
 
 
-def ball(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+class Ball:
     """A ball of radius 0.3, opaque within a few thousandths, coloured by position."""
-    return 1000 * (100 * (0.3 - points.norm(dim=1))).clamp(-1, 1), points + 0.5
+
+    def look(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return 1000 * (100 * (0.3 - points.norm(dim=1))).clamp(-1, 1), points
+
+    def colours(self, state: torch.Tensor) -> torch.Tensor:
+        return state + 0.5
+
+
+ball = Ball()
 
 
 SETTINGS = RaySettings(near=2.25, far=3.3, coarse=48, fine=48)
@@ -213,11 +221,12 @@ def test_cancelling_between_chunks(monkeypatch):
 def test_gradients_reach_the_field():
     scale = torch.tensor(1.0, requires_grad=True)
 
-    def query(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return 30 * (0.3 * scale - points.norm(dim=1)), points * scale
+    class Growing(Ball):
+        def look(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return 30 * (0.3 * scale - points.norm(dim=1)), points * scale
 
     camera = cameras.orbit(0.0, 0.0, 2.7, 0.25, width=8, height=8)
     origin, directions = camera_rays(camera)
-    out = render_rays(query, origin, directions, SETTINGS, ray_indices=torch.arange(64))
+    out = render_rays(Growing(), origin, directions, SETTINGS, ray_indices=torch.arange(64))
     out.opacity.mean().backward()
     assert scale.grad > 0  # a larger ball covers more

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,6 +16,19 @@ from engine.errors import WeightsError
 
 # Where each kind of field lives; the module is imported when a file of its kind is read.
 KINDS = {"eg3d": "engine.fields.triplane", "head": "engine.fields.head"}
+
+
+@dataclass
+class Origin:
+    """What a field was generated from, kept in its file so that it can be made, mixed and
+    interpolated again.
+
+    code: [rows, width] float32, the latent code; recipe: JSON-able, how the code came about (model,
+    seeds, truncation).
+    """
+
+    code: torch.Tensor
+    recipe: dict[str, Any]
 
 
 @dataclass
@@ -37,18 +50,27 @@ class Field(ABC):
     Space: right-handed, +x to the subject's left, +y up, +z out of the face.
     kind: the word that names the class in files (a key of KINDS); bounds: [2, 3], the box, in field
     units; metres_per_unit: size of a field unit; level: the surface is where value() equals it,
-    larger values are inside.
+    larger values are inside; origin: the latent code it was generated from, if it was.
     """
 
     kind: ClassVar[str]
     bounds: torch.Tensor
     metres_per_unit: float
     level: float
+    origin: Origin | None = None
 
     @abstractmethod
     def value(self, points: torch.Tensor) -> torch.Tensor:
         """What the iso-surface is taken of: points [N, 3] -> [N]. Defined everywhere; outside the
         box it need not mean anything."""
+
+    def grid(
+        self, low: torch.Tensor, step: float, cells: Sequence[int], check: Callable[[], None]
+    ) -> torch.Tensor | None:
+        """value - level at the nodes low + step * (i, j, k), [cells + 1 ...], if this kind of field
+        has a faster way to them than point by point, else None. Exact at the corners of every cell
+        through which the surface passes; elsewhere only the sign counts. check: called often."""
+        return None
 
     @abstractmethod
     def query(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

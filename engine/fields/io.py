@@ -20,11 +20,12 @@ import torch
 from safetensors import SafetensorError
 
 from engine.errors import OutputError, WeightsError
-from engine.fields.base import Field, field_class
+from engine.fields.base import Field, Origin, field_class
 
 FORMAT = "triplane-field"
 VERSION = "1"
 HALF_FROM = 1 << 14  # tensors of fewer numbers (decoders) stay float32: halving them saves nothing
+CODE, RECIPE = "origin.code", "origin"  # the latent code and its recipe, see Origin
 _HEADER_LIMIT = 1 << 24  # bytes; a header of ours has a few thousand
 
 _REMEDY = "Save the field again, or reconstruct the head once more."
@@ -40,9 +41,11 @@ def field_to_bytes(field: Field, half: bool = True) -> bytes:
     for name, tensor in field.tensors().items():
         tensor = tensor.detach().cpu().contiguous()
         tensors[name] = _halved(tensor) if half else tensor
-    described = json.dumps(
-        {**field.metadata(), "kind": field.kind}, sort_keys=True, allow_nan=False
-    )
+    details = {**field.metadata(), "kind": field.kind}
+    if field.origin is not None:
+        tensors[CODE] = field.origin.code.detach().float().cpu().contiguous()
+        details[RECIPE] = field.origin.recipe
+    described = json.dumps(details, sort_keys=True, allow_nan=False)
     metadata = {
         "format": FORMAT,
         "version": VERSION,
@@ -101,9 +104,13 @@ def load_field(source: str | os.PathLike | bytes) -> Field:
             if not torch.isfinite(tensor).all():
                 raise WeightsError("The field holds numbers that are not finite.", _REMEDY)
     try:
-        return field_class(kind).from_saved(tensors, details)
+        code, recipe = tensors.pop(CODE, None), details.pop(RECIPE, None)
+        field = field_class(kind).from_saved(tensors, details)
+        if code is not None:
+            field.origin = Origin(code, dict(recipe))
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError("The field's parts do not fit together.", _REMEDY) from error
+    return field
 
 
 def _damaged() -> WeightsError:

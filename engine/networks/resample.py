@@ -26,12 +26,14 @@ def _depthwise(x: torch.Tensor, gain: float) -> torch.Tensor:
     return kernel.expand(x.shape[1], 1, 4, 4)
 
 
-def smooth(x: torch.Tensor, gain: float = 1.0) -> torch.Tensor:
-    """Filter x [B, C, H, W] with one border pixel of zeros: [B, C, H - 1, W - 1].
+def smooth(
+    x: torch.Tensor, gain: float = 1.0, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Filter x [B, C, H, W] with one border pixel of zeros: [B, C, H - 1, W - 1]; bias [C]: added.
 
     What follows a stride-2 transposed 3x3 convolution, whose output has 2 H + 1 rows.
     """
-    return F.conv2d(x, _depthwise(x, gain), padding=1, groups=x.shape[1])
+    return F.conv2d(x, _depthwise(x, gain), bias, padding=1, groups=x.shape[1])
 
 
 def upsample(x: torch.Tensor) -> torch.Tensor:

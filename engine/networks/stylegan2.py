@@ -4,10 +4,6 @@ Source: Karras et al. 2020 (StyleGAN2), as used by EG3D (Chan et al. 2022). Modu
 names follow the published checkpoints' state dicts one to one, so that official weights load with
 strict=True; sizes are free, so that our own small default is another configuration.
 
-A modulated convolution is computed as scaled activations -> one shared convolution -> scaled
-activations. This equals convolving every sample with weights of its own (the published "fused"
-form) but needs one convolution a batch, and no weights a sample.
-
 Every forward is differentiable and runs under autocast; demodulation is always float32.
 """
 
@@ -22,6 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from engine.networks import resample
+from engine.networks.modulated import modulated_conv
 
 NoiseMode = Literal["const", "random", "none"]
 Activation = Literal["linear", "lrelu"]
@@ -129,38 +126,17 @@ class MappingNetwork(nn.Module):
         self.w_avg.copy_(w.detach().float().mean(0).lerp(self.w_avg, beta))
 
 
-def demodulation(weight: torch.Tensor, styles: torch.Tensor) -> torch.Tensor:
-    """Factors [B, out] that bring each output channel back to unit variance, in float32.
-
-    weight: [out, in, k, k]; styles: [B, in].
-    """
-    with torch.autocast(styles.device.type, enabled=False):
-        energy = weight.float().square().sum([2, 3])  # [out, in]
-        return (F.linear(styles.float().square(), energy) + 1e-8).rsqrt()
+def styles_of(affine: FullyConnected, w: torch.Tensor) -> torch.Tensor:
+    """Styles [B, in] of w [B, w_dim] in float32, also under autocast: they scale everything."""
+    with torch.autocast(w.device.type, enabled=False):
+        return affine(w.float())
 
 
-def modulated_conv(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    styles: torch.Tensor,
-    *,
-    up: int = 1,
-    bias: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Convolve x [B, in, H, W], its channels scaled by styles [B, in], with weight [out, in, k, k].
-
-    up 2 doubles the size: a stride-2 transposed convolution and the [1, 3, 3, 1] filter. "Same"
-    borders of zeros. bias [out]: added to the convolution's result, only without up. The caller
-    multiplies by demodulation() where it is wanted.
-    """
-    if up not in (1, 2) or (up == 2 and bias is not None):
-        raise ValueError(f"up is {up}: it must be 1, or 2 without a bias")
-    x = x * styles.to(x.dtype)[:, :, None, None]
-    if up == 1:
-        bias = None if bias is None else bias.to(x.dtype)
-        return F.conv2d(x, weight.to(x.dtype), bias, padding=weight.shape[-1] // 2)
-    x = F.conv_transpose2d(x, weight.to(x.dtype).transpose(0, 1), stride=2)
-    return resample.smooth(x, gain=4.0)
+def clamped(x: torch.Tensor, limit: float | None) -> torch.Tensor:
+    """x in -limit..limit (None: as it is); overwrites x where no gradient needs it."""
+    if limit is None:
+        return x
+    return x.clamp(-limit, limit) if x.requires_grad else x.clamp_(-limit, limit)
 
 
 class SynthesisLayer(nn.Module):
@@ -225,17 +201,13 @@ class SynthesisLayer(nn.Module):
         generators: one a sample for 'random', so that a sample's noise does not depend on its
             batch; None draws from torch's global generator.
         """
-        styles = self.affine(w)
-        # The activation's gain is folded into scale and bias: leaky ReLU commutes with it.
-        scale = demodulation(self.weight, styles) * LRELU_GAIN
-        shift = (self.bias * LRELU_GAIN)[None, :, None, None]
         noise = self._noise(len(x), noise_mode, generators)
-        if noise is not None:
-            shift = shift + noise * LRELU_GAIN
-        x = modulated_conv(x, self.weight, styles, up=self.up)
-        x = torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype)[:, :, None, None])
-        x = F.leaky_relu(x, LRELU_SLOPE, inplace=True)
-        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+        styles = styles_of(self.affine, w)
+        # The activation's gain goes into the convolution: leaky ReLU commutes with it.
+        x = modulated_conv(
+            x, self.weight, styles, self.bias, up=self.up, gain=LRELU_GAIN, noise=noise
+        )
+        return clamped(F.leaky_relu(x, LRELU_SLOPE, inplace=True), self.clamp)
 
 
 class ToRGB(nn.Module):
@@ -254,8 +226,9 @@ class ToRGB(nn.Module):
 
     def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """x [B, in, H, W], w [B, w_dim] -> [B, out, H, W]."""
-        x = modulated_conv(x, self.weight, self.affine(w) * self.weight_gain, bias=self.bias)
-        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+        styles = styles_of(self.affine, w) * self.weight_gain
+        x = modulated_conv(x, self.weight, styles, self.bias, demodulate=False)
+        return clamped(x, self.clamp)
 
 
 class SynthesisBlock(nn.Module):
@@ -306,7 +279,7 @@ class SynthesisBlock(nn.Module):
         rgb = self.torgb(x, ws[:, self.num_conv]).float()
         if img is not None:
             with torch.autocast(rgb.device.type, enabled=False):
-                rgb = rgb + resample.upsample(img.float())
+                rgb += resample.upsample(img.float())
         return x, rgb
 
 

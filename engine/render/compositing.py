@@ -46,8 +46,9 @@ def mean_depth(weights: torch.Tensor, depths: torch.Tensor) -> tuple[torch.Tenso
     """Expected depth [R] and opacity [R] of interval weights [R, S - 1] at depths [R, S]. The depth
     stays between the ray's first and last sample; where the opacity is 0 it is the last sample's,
     so it never depends on other rays.
-    (The original clamps to the samples of the whole batch; under the deterministic rule all rays
-    end in the same sample, so both agree and need no switch.)"""
+    (The original clamps to the samples of the whole batch, which only shows where the opacity is
+    0: under the deterministic rule all rays end in the same sample, so both agree; with jitter they
+    differ by up to one coarse step. EG3DGenerator.render has a switch.)"""
     opacity = weights.sum(1)
     middles = 0.5 * (depths[:, :-1] + depths[:, 1:])
     depth = (weights * middles).sum(1) / torch.where(opacity > 0, opacity, 1.0)

@@ -1,9 +1,10 @@
-"""The iso-surface of a field, coarse to fine.
+"""The iso-surface of a field.
 
-The field is evaluated on a coarse grid, then at full resolution only in the blocks that the
-surface passes through: those whose corners differ in sign, and every further block that the
-surface, once seen at full resolution, leads into. Evaluating is what costs; the rest is filled
-by interpolation, where no sign can change.
+Kinds of fields that know a fast way to a whole grid give it (tri-planes: fields/gridded.py). Any
+other is evaluated on a coarse grid, then at full resolution only in the blocks that the surface
+passes through: those whose corners differ in sign, and every further block that the surface, once
+seen at full resolution, leads into. Evaluating is what costs; the rest is filled by interpolation,
+where no sign can change.
 """
 
 from __future__ import annotations
@@ -71,7 +72,16 @@ def grid_values(
     blocks = max(resolution // BLOCK, 4)
     step = float((high - low).max()) / (blocks * BLOCK)
     n = np.maximum(np.ceil((high - low) / (step * BLOCK) - 1e-6).astype(int), 1)
+    given = field.grid(torch.from_numpy(low), step, [int(k) * BLOCK for k in n], check)
+    if given is not None:
+        return given.cpu().numpy(), low, step
+    return _followed(field, low, step, n, check), low, step
 
+
+def _followed(
+    field: Field, low: np.ndarray, step: float, n: np.ndarray, check: Callable[[], None]
+) -> np.ndarray:
+    """The values of `n` blocks along each axis, from a coarse grid along the surface."""
     axes = [low[i] + np.arange(n[i] + 1) * step * BLOCK for i in range(3)]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3).astype(np.float32)
     coarse = _evaluate(field, points, check).reshape(n + 1)
@@ -91,13 +101,38 @@ def grid_values(
         check()
         new = _crossed(grid > 0) & ~active
         if not new.any():
-            return grid, low, step
+            return grid
         active |= new
         nodes = _node_blocks(new) & ~known
         known |= nodes
         index = np.flatnonzero(nodes)
         ijk = np.stack(np.unravel_index(index, shape), 1)
         flat[index] = _evaluate(field, (low + ijk * step).astype(np.float32), check)
+
+
+def _closed(grid: np.ndarray) -> np.ndarray:
+    """The grid within a border on the other side of the surface, its own outer layer mirrored: the
+    cap lies flat, half a voxel outside."""
+    grid = np.pad(grid, 1, mode="edge")
+    for axis in range(3):
+        for side in (0, -1):
+            layer = np.moveaxis(grid, axis, 0)[side]
+            np.copyto(layer, -np.abs(layer))
+    return grid
+
+
+def _keep_off_nodes(grid: np.ndarray, check: Callable[[], None]) -> None:
+    """Move values close to zero away from it, in place, or vertices would fall together on nodes
+    and faces have no area. Slice by slice: these grids are the largest arrays of all."""
+    steps = []
+    for before, after in zip(grid[:-1], grid[1:]):
+        crossing = (after > 0) != (before > 0)
+        steps.append(np.abs(after[crossing] - before[crossing]))
+    near = np.float32(0.01 * np.median(np.concatenate(steps)))
+    for layer in grid:
+        check()
+        close = np.abs(layer) < near
+        layer[close] = np.where(layer[close] > 0, near, -near)
 
 
 def extract(field: Field, resolution: int = 256, check: Callable[[], None] = lambda: None) -> Mesh:
@@ -114,16 +149,8 @@ def extract(field: Field, resolution: int = 256, check: Callable[[], None] = lam
             "The reconstruction has no surface.", "Try another photo or the preset 'best'."
         )
     check()
-    # The border is the mirrored outer layer: the cap lies flat, half a voxel outside.
-    grid = np.pad(grid, 1, mode="edge")
-    for axis in range(3):
-        for side in (0, -1):
-            layer = np.moveaxis(grid, axis, 0)[side]
-            np.copyto(layer, -np.abs(layer))
-    # Vertices keep off the grid's nodes, or faces of no area would follow.
-    crossing = (grid[1:] > 0) != (grid[:-1] > 0)
-    near = np.float32(0.01 * np.median(np.abs(grid[1:] - grid[:-1])[crossing]))
-    grid = np.where(np.abs(grid) < near, np.where(grid > 0, near, -near), grid)
+    grid = _closed(grid)
+    _keep_off_nodes(grid, check)
     vertices, faces = mcubes.marching_cubes(grid, 0.0)
     check()
     vertices = (low + (vertices - 1.0) * step).astype(np.float32)

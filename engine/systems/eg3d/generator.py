@@ -21,7 +21,7 @@ from engine.networks.stylegan2 import (
     SynthesisNetwork,
 )
 from engine.render.rays import pixel_rays
-from engine.render.volume import render_chunked
+from engine.render.volume import last_depths, render_chunked
 from engine.systems.eg3d.config import EG3DConfig
 from engine.systems.eg3d.decoder import OSGDecoder
 from engine.systems.eg3d.superresolution import SuperResolution
@@ -56,9 +56,15 @@ class EG3DGenerator(nn.Module):
             channel_base=config.channel_base,
             channel_max=config.channel_max,
             use_noise=config.use_noise,
+            clamp=config.clamp,
         )
         mapping = MappingNetwork(
-            config.z_dim, config.c_dim, config.w_dim, synthesis.num_ws, config.mapping_layers
+            config.z_dim,
+            config.c_dim,
+            config.w_dim,
+            synthesis.num_ws,
+            config.mapping_layers,
+            config.mapping_lr_multiplier,
         )
         self.backbone = StyleGenerator(mapping, synthesis)
         self.decoder = OSGDecoder(
@@ -109,29 +115,34 @@ class EG3DGenerator(nn.Module):
 
     def render(
         self,
-        planes: torch.Tensor,
+        planes: torch.Tensor | Sequence[TriplaneField],
         cameras: torch.Tensor,
         ws: torch.Tensor | None = None,
         *,
         resolution: int | None = None,
         seed: int | None = None,
+        batch_depth: bool = False,
         check: Callable[[], None] = lambda: None,
     ) -> Views:
-        """Render each sample's planes [B, 3, C, R, R] from its camera [B, 25].
+        """Render each sample from its camera [B, 25].
 
-        ws: [B, num_ws, w_dim], needed by the super-resolution; without them the image is the raw
-        one. resolution: of the volume rendering, the config's by default. seed: of the samples'
-        jitter, None for the deterministic rule; a sample's image never depends on its batch.
+        planes: [B, 3, C, R, R], or the samples' fields, which are quicker the second time. ws:
+        [B, num_ws, w_dim], needed by the super-resolution; without them the image is the raw one.
+        resolution: of the volume rendering, the config's by default. seed: of the samples' jitter
+        (and of the super-resolution's noise where a model has any), None for the deterministic
+        rule; a sample's image never depends on its batch.
+        batch_depth: for parity only: as in the original, rays that meet nothing get the depth of
+        the batch's farthest sample, not their own (with a seed; else these are the same).
         check: called between chunks, may raise to cancel.
         """
         size = resolution or self.config.neural_resolution
         features, depths, opacities = [], [], []
         for sample, camera in zip(planes, cameras):
-            field = self.field(sample)
+            field = sample if isinstance(sample, TriplaneField) else self.field(sample)
             cam2world, intrinsics = camera[:16].view(4, 4), camera[16:25].view(3, 3)
             origin, directions = pixel_rays(cam2world, intrinsics, size, size)
             out = render_chunked(
-                field.query,
+                field,
                 origin,
                 directions,
                 self.config.field.rays,
@@ -139,7 +150,10 @@ class EG3DGenerator(nn.Module):
                 seed=seed,
                 check=check,
             )
-            features.append((out.features * 2 - 1).T.reshape(-1, size, size))
+            seen = out.features
+            if field.settings.white_background:
+                seen = seen + (1 - out.opacity[:, None])
+            features.append((seen * 2 - 1).T.reshape(-1, size, size))
             depths.append(out.depth.view(size, size))
             opacities.append(out.opacity.view(size, size))
         stacked = torch.stack(features)
@@ -147,8 +161,15 @@ class EG3DGenerator(nn.Module):
         image = raw
         if self.superresolution is not None and ws is not None:
             check()
-            image = self.superresolution(stacked, ws)
-        return Views(image, raw, stacked, torch.stack(depths), torch.stack(opacities))
+            generators = None
+            if seed is not None:
+                generators = [torch.Generator().manual_seed(seed) for _ in stacked]
+            image = self.superresolution(stacked, ws, generators)
+        depth, opacity = torch.stack(depths), torch.stack(opacities)
+        if batch_depth:
+            farthest = last_depths(self.config.field.rays, size * size, seed).max()
+            depth = torch.where(opacity > 0, depth, farthest.to(depth))
+        return Views(image, raw, stacked, depth, opacity)
 
     def forward(self, ws: torch.Tensor, cameras: torch.Tensor) -> torch.Tensor:
         """ws [B, num_ws, w_dim], cameras [B, 25] -> final images [B, 3, S, S]."""
