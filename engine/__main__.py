@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from . import __version__, jobs
+from . import __version__, batch_command, jobs, model_command
 from .client import EngineClient, EngineSettings, JobFailed
 from .errors import OutputError, ParameterError
 from .failures import describe
@@ -30,6 +30,7 @@ from .worker import main as worker_main
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 PRECISIONS = ("auto", "float32", "bfloat16")
+OWN_COMMANDS = ("import_model", "selftest")  # jobs that have a command of another form
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,6 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
             return _list_jobs(answer, args.json)
         if args.command == "selftest":
             return _selftest(answer, args.json)
+        if args.command == "model":
+            return _model(args, answer)
+        if args.command == "batch":
+            return _batch(args, answer)
         return _run_job(args, answer)
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
@@ -57,8 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in jobs.names():
-        if name != "selftest":
+        if name not in OWN_COMMANDS:
             _add_job(commands, jobs.load(name))
+    batch_command.add_parser(commands, DEVICES, PRECISIONS)
+    model_command.add_parser(commands)
     for name, text in (
         ("jobs", "List the jobs and their parameters."),
         ("selftest", "Start a worker with this Python, import torch in it, and report."),
@@ -73,7 +80,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_job(commands: Any, job: Job) -> None:
     command = commands.add_parser(job.name, help=job.help, description=job.help)
-    for index, param in enumerate(job.params):
+    params = [p for p in job.params if p.name != job.folder]
+    for index, param in enumerate(params):
         _add_param(command, param, positional=index == 0 and _is_required(param))
     command.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder of results")
     command.add_argument("--device", choices=DEVICES, default="auto", help="(default: auto)")
@@ -120,7 +128,8 @@ def _run_job(args: argparse.Namespace, answer: BinaryIO) -> int:
     names = {p.name for p in job.params}
     progress = _Progress()
     try:
-        params = job.checked({k: v for k, v in vars(args).items() if k in names})
+        given = {k: v for k, v in vars(args).items() if k in names}
+        params = job.checked(given | ({job.folder: str(args.out)} if job.folder else {}))
         _check_folder(args.out)
         context = Context(progress.show, device=args.device, precision=args.precision)
         result = job.run(params, context)
@@ -188,6 +197,38 @@ def _selftest(answer: BinaryIO, as_json: bool) -> int:
     else:
         _print(answer, "".join(f"{name}: {value}\n" for name, value in shown.items()))
     return DONE
+
+
+def _model(args: argparse.Namespace, answer: BinaryIO) -> int:
+    progress = _Progress()
+    try:
+        facts, text = model_command.run(args, lambda f, step: progress.show(f, step, None))
+    except Exception as error:
+        progress.end()
+        _report_failure(answer, describe(error), args.json)
+        return USAGE if isinstance(error, ParameterError) else FAILED
+    progress.end()
+    if args.json:
+        _print_json(answer, {"ok": True, **facts})
+    else:
+        _print(answer, text)
+    return DONE
+
+
+def _batch(args: argparse.Namespace, answer: BinaryIO) -> int:
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    try:
+        facts, text = batch_command.run(args, say)
+    except Exception as error:
+        _report_failure(answer, describe(error), args.json)
+        return USAGE if isinstance(error, ParameterError) else FAILED
+    if args.json:
+        _print_json(answer, {"ok": not facts["failed"], **facts})
+    else:
+        _print(answer, text)
+    return FAILED if facts["failed"] else DONE
 
 
 def _report_failure(answer: BinaryIO, failure: dict[str, str], as_json: bool) -> None:

@@ -128,6 +128,8 @@ class EngineClient:
           accepted  name: the parameters are valid and the job runs
           progress  fraction 0..1, step: str, seconds_left: float or None
           preview   image: uint8 [H, W, 3], row 0 = top (only the newest is kept)
+          item      meta: dict, image: uint8 [H, W, 3]: a finished part of the result; all are
+                    kept, in order, also those of a job that then fails or is cancelled
           result    meta: dict, arrays: {name: array}, timings: {step: seconds}
           failed    kind, sentence, remedy, traceback: str. Kinds: "cancelled", those of
                     engine.errors, "memory", "engine-setup" (the interpreter or its packages),
@@ -351,7 +353,7 @@ class EngineClient:
                 job.accepted = True
             elif name == "result":
                 event["arrays"] = arrays
-            elif name == "preview":
+            elif name in ("preview", "item"):
                 event["image"] = arrays.get("image")
             if name in ("result", "failed"):
                 self._current = None

@@ -6,7 +6,8 @@ process within two seconds, whatever the job does.
 
 Messages in, by their "do": "job" {job, name, params, device, precision}, "cancel" {job},
 "release". Messages out, by their "event": "ready", then for each job "accepted", "progress",
-"preview", and at last "result" or "failed"; their fields are listed at the methods that send them.
+"preview", "item", and at last "result" or "failed"; their fields are listed at the methods that
+send them.
 """
 
 from __future__ import annotations
@@ -142,6 +143,7 @@ class Worker:
                 lambda: self.is_cancelled(job_id),
                 device=str(message.get("device", "auto")),
                 precision=str(message.get("precision", "auto")),
+                on_item=report.item,
             )
             context.check()
             result = job.run(params, context)
@@ -197,13 +199,23 @@ class _Report:
 
     def preview(self, image: np.ndarray) -> None:
         """Send preview {arrays: image uint8 [H, W, 3], row 0 = top}."""
-        image = np.asarray(image)
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"a preview is uint8 [H, W, 3], not {image.dtype} {image.shape}")
+        image = _picture(image, "a preview")
         now = time.monotonic()
         if now - self._last_preview >= _PREVIEW_INTERVAL:
             self._last_preview = now
             self._worker._send("preview", self._job_id, {"image": image})
+
+    def item(self, meta: dict[str, Any], image: np.ndarray) -> None:
+        """Send item {meta, arrays: image uint8 [H, W, 3], row 0 = top}: every one, at once."""
+        image = _picture(image, "an item's picture")
+        self._worker._send("item", self._job_id, {"image": image}, meta=dict(meta))
+
+
+def _picture(image: np.ndarray, what: str) -> np.ndarray:
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"{what} is uint8 [H, W, 3], not {image.dtype} {image.shape}")
+    return image
 
 
 def estimate_seconds_left(fraction: float, elapsed: float) -> float | None:

@@ -3,7 +3,7 @@
 import bpy
 
 from ..engine.errors import TriplaneError
-from . import parameters
+from . import models, parameters
 from .build import head
 from .fieldjob import FieldOperator
 
@@ -46,8 +46,11 @@ class TRIPLANE_OT_extract_mesh(FieldOperator, bpy.types.Operator):
             "faces": self.faces,
             "texture_size": self.texture_size,
         }
-        photo = self.write_photo(made)
-        if photo:  # visible skin comes from it, as it did the first time
+        # Visible skin comes from the photo, as it did the first time; the built-in model's pictures
+        # show no more than its fields.
+        sampled = head.recipe(made).get("model") == models.BUILT_IN
+        photo = "" if sampled else self.write_photo(made)
+        if photo:
             parameters |= {"photo": photo, "camera": made["triplane_camera"]}
         return parameters
 

@@ -1,4 +1,4 @@
-"""What operators share that work on the field of the active head."""
+"""What operators share that hand fields of heads to the engine."""
 
 import os
 import tempfile
@@ -9,27 +9,17 @@ from .build import field, head
 from .job import JobOperator
 
 
-class FieldOperator(JobOperator):
-    """Mix-in: hands the engine the active head's field as a temporary file."""
+class FieldFiles:
+    """Mix-in: fields and photos of heads as temporary files, gone when the operator ends."""
 
     _folder = ""
 
-    @classmethod
-    def poll(cls, context):
-        if session.running() is not None:
-            cls.poll_message_set("Another job is still running")
-            return False
-        if head.active(context) is None:
-            cls.poll_message_set("Select a head that Triplane has made")
-            return False
-        return True
-
-    def write_field(self, made):
-        """The path of a temporary file with the field of the head `made`."""
+    def write_field(self, made, name="field"):
+        """The path of a temporary file `name` with the field of the head `made`."""
         try:
             data = field.read(made)
-            self._folder = tempfile.mkdtemp(prefix="triplane-")
-            path = os.path.join(self._folder, "field.safetensors")
+            self._folder = self._folder or tempfile.mkdtemp(prefix="triplane-")
+            path = os.path.join(self._folder, f"{name}.safetensors")
             field.write_whole(path, data)
         except OSError as error:
             raise TriplaneError(str(error)) from error
@@ -52,3 +42,17 @@ class FieldOperator(JobOperator):
 
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = ""
+
+
+class FieldOperator(FieldFiles, JobOperator):
+    """Mix-in of an operator that works on the active head's field."""
+
+    @classmethod
+    def poll(cls, context):
+        if session.running() is not None:
+            cls.poll_message_set("Another job is still running")
+            return False
+        if head.active(context) is None:
+            cls.poll_message_set("Select a head that Triplane has made")
+            return False
+        return True

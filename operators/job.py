@@ -18,8 +18,11 @@ class JobOperator:
     (EXEC_DEFAULT) or without windows it blocks, and its errors become Python exceptions.
 
     A subclass says what to run and what becomes of the result:
-    job, title: the job's name in the catalogue, and the panel's heading while it runs.
+    job, title, place: the job's name in the catalogue, the panel's heading while it runs, and the
+        panel that shows it (see session.Running).
     setup(context): the job's parameters; raise TriplaneError when they cannot be had.
+    item(context, event): a finished part of the result {meta, image}, on the main thread; every one
+        comes, in order, before the result.
     prepare(result): the slow half of taking in the result; runs in a thread, touches no Blender
         data; what it returns goes to finish.
     finish(context, prepared): the quick half, on the main thread.
@@ -28,9 +31,13 @@ class JobOperator:
 
     job = ""
     title = ""
+    place = "photo"
 
     def setup(self, context):
         raise NotImplementedError
+
+    def item(self, context, event):
+        pass
 
     def prepare(self, result):
         return result
@@ -46,8 +53,7 @@ class JobOperator:
     def execute(self, context):
         try:
             parameters = self.setup(context)
-            result = session.run_blocking(self.job, parameters, on_event=self._tell)
-            self.finish(context, self.prepare(result))
+            self.finish(context, self.prepare(self._wait_for(context, parameters)))
         except TriplaneError as error:
             if error.kind != "cancelled":
                 return self._fail(error)
@@ -59,11 +65,22 @@ class JobOperator:
             self.cleanup()
         return {"FINISHED"}
 
-    def _tell(self, event):
-        # One line a step, for whoever watches a script run.
-        if event["event"] == "progress" and event["step"] != getattr(self, "_told", ""):
-            self._told = event["step"]
-            print(f"Triplane: {event['step']}", flush=True)
+    def _wait_for(self, context, parameters):
+        def tell(event):
+            if event["event"] == "item":
+                self.item(context, event)
+            elif event["event"] == "progress":
+                # One line a step, for whoever watches a script run.
+                step = self.overall(event)[0]
+                if step != getattr(self, "_told", ""):
+                    self._told = step
+                    print(f"Triplane: {step}", flush=True)
+
+        return session.run_blocking(self.job, parameters, on_event=tell)
+
+    def overall(self, event):
+        """(step, fraction, seconds left) to show for a progress event."""
+        return event["step"], event["fraction"], event["seconds_left"]
 
     # Called from the interface: look at the engine now and then.
 
@@ -77,10 +94,10 @@ class JobOperator:
             parameters = self.setup(context)
         except TriplaneError as error:
             self.cleanup()
-            session.end(error)
+            session.end(error, self.place)
             return self._fail(error)
         self._id = session.submit(self.job, parameters)
-        self._running = session.begin(self._id, self.title, parameters.get("photo", ""))
+        self._running = session.begin(self._id, self.title, parameters.get("photo", ""), self.place)
         self._thread = None
         self._timer = context.window_manager.event_timer_add(TICK, window=context.window)
         context.window_manager.modal_handler_add(self)
@@ -95,7 +112,7 @@ class JobOperator:
             return {"CANCELLED"}
         start = time.perf_counter()
         try:
-            ready = self._advance()
+            ready = self._advance(context)
         except TriplaneError as error:
             return self._end(context, error)
         except Exception as error:
@@ -117,7 +134,7 @@ class JobOperator:
         session.forget(self._id)
         self._end(context, Cancelled())
 
-    def _advance(self):
+    def _advance(self, context):
         """Take in new events; True once the result is ready to be finished. Raises what failed."""
         if self._thread is not None:
             if self._thread.is_alive():
@@ -134,17 +151,19 @@ class JobOperator:
             elif kind == "starting":
                 running.step = "Starting the engine"
             elif kind == "progress":
-                running.step, running.fraction = event["step"], event["fraction"]
-                running.seconds_left = event["seconds_left"]
+                running.step, running.fraction, running.seconds_left = self.overall(event)
                 if running.state == "starting":
                     running.state = "working"
             elif kind == "preview":
                 preview = event["image"]
+            elif kind == "item":
+                self.item(context, event)
             elif kind == "failed":
                 raise failed(event)
             elif kind == "result":
-                running.state, running.step, running.fraction = "importing", "Importing", 1.0
-                running.seconds_left = None
+                running.state = "importing"
+                done = {"step": "Importing", "fraction": 1.0, "seconds_left": None}
+                running.step, running.fraction, running.seconds_left = self.overall(done)
                 self._begin_preparing(event)
         if preview is not None:
             session.thumbnails.show(preview)
@@ -174,7 +193,7 @@ class JobOperator:
             session.end()
             self.report({"INFO"}, "Cancelled")
             return {"CANCELLED"}
-        session.end(error)
+        session.end(error, self.place)
         return {"FINISHED"} if error is None else self._fail(error)
 
     def _fail(self, error):

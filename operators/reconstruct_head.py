@@ -1,18 +1,17 @@
 """A photo becomes a head."""
 
 import os
-import time
 
 import bpy
 from bpy.props import StringProperty
 
-from ..engine.errors import OutputError, PhotoError
+from ..engine.errors import PhotoError
 from . import parameters, session
-from .build import head, views
 from .job import JobOperator
+from .newhead import NewHead
 
 
-class TRIPLANE_OT_reconstruct_head(JobOperator, parameters.Parameters, bpy.types.Operator):
+class TRIPLANE_OT_reconstruct_head(NewHead, JobOperator, parameters.Parameters, bpy.types.Operator):
     """Make a textured head, with its photo's camera and its radiance field, from the photo"""
 
     bl_idname = "triplane.reconstruct_head"
@@ -57,24 +56,5 @@ class TRIPLANE_OT_reconstruct_head(JobOperator, parameters.Parameters, bpy.types
         self._parameters = self.job_parameters(os.path.abspath(photo))
         return self._parameters
 
-    def prepare(self, result):
-        return head.prepare(result["meta"], result["arrays"])
-
-    def finish(self, context, prepared):
-        start = time.perf_counter()
-        beside = session.preferences(context).keep_field == "BESIDE"
-        try:
-            made = head.build(context, prepared, self._parameters, beside)
-        except OSError as error:
-            raise OutputError(
-                f"The field could not be written beside the .blend: {error.strerror or error}.",
-                "Choose in the preferences to keep fields in the .blend, or free the folder.",
-            ) from error
-        views.frame(context, made)
-        running = session.running()
-        print(
-            f"Triplane: imported {made.name} in {time.perf_counter() - start:.2f} s"
-            + (f"; longest tick {running.longest_tick * 1000:.0f} ms" if running else ""),
-            flush=True,
-        )
-        self.report({"INFO"}, f"{made.name} is ready")
+    def kept(self):
+        return self._parameters

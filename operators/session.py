@@ -16,7 +16,8 @@ from .build.images import Thumbnails
 
 PACKAGE = __package__.rpartition(".")[0]
 thumbnails = Thumbnails()
-failure: TriplaneError | None = None  # of the last job, for the panel; None when it went well
+failure: TriplaneError | None = None  # of the last job, for its panel; None when it went well
+failure_place = ""  # which panel that is
 engine_facts = ""  # what "Check Engine" has found
 _client: EngineClient | None = None
 _running: Running | None = None
@@ -29,6 +30,7 @@ class Running:
     job: str
     title: str
     photo: str = ""  # shown until the first preview comes
+    place: str = "photo"  # the panel that shows it: also "seed", "gallery", "blend", "models"
     step: str = "Starting the engine"
     fraction: float = 0.0
     seconds_left: float | None = None
@@ -98,6 +100,17 @@ def files_folder() -> str:
         return os.path.join(bpy.app.tempdir, "triplane")
 
 
+def models_folder() -> str:
+    """Where the models are; it may not exist. '' for the engine's own choice."""
+    chosen = preferences().models_folder
+    if chosen:
+        return bpy.path.abspath(chosen)
+    try:
+        return bpy.utils.extension_path_user(PACKAGE, path="models")
+    except ValueError:  # run from a checkout, not as an extension
+        return ""
+
+
 def log_path() -> str:
     """The engine's log file; it may not exist yet."""
     return os.path.join(files_folder(), "engine.log")
@@ -122,17 +135,17 @@ def running() -> Running | None:
     return _running
 
 
-def begin(job: str, title: str, photo: str = "") -> Running:
+def begin(job: str, title: str, photo: str = "", place: str = "photo") -> Running:
     """Note that an operator now waits for `job`."""
     global _running, failure
-    _running, failure = Running(job, title, photo), None
+    _running, failure = Running(job, title, photo, place), None
     return _running
 
 
-def end(error: TriplaneError | None = None) -> None:
-    """Note that the operator no longer waits; `error` is shown in the panel."""
-    global _running, failure
-    _running, failure = None, error
+def end(error: TriplaneError | None = None, place: str = "photo") -> None:
+    """Note that the operator no longer waits; `error` is shown in the panel `place`."""
+    global _running, failure, failure_place
+    _running, failure, failure_place = None, error, place
     thumbnails.drop_preview()
     redraw()
 

@@ -2,14 +2,14 @@
 
 
 def register():
-    from . import preferences, sidebar
+    from . import blend, preferences, seed, sidebar, views
 
-    preferences.register()
-    sidebar.register()
+    for part in (preferences, sidebar, seed, blend, views):
+        part.register()
 
 
 def unregister():
-    from . import preferences, sidebar
+    from . import blend, preferences, seed, sidebar, views
 
-    sidebar.unregister()
-    preferences.unregister()
+    for part in (views, blend, seed, sidebar, preferences):
+        part.unregister()

@@ -5,8 +5,8 @@ import os
 import bpy
 from bpy.props import EnumProperty, FloatProperty, IntProperty, StringProperty
 
-from ..operators import preflight, session
-from . import text
+from ..operators import preflight, session, shelf
+from . import models, text
 
 DEVICES = (
     ("auto", "Automatic", "The fastest that the engine finds"),
@@ -32,6 +32,11 @@ def _engine_changed(self, context):
     preflight.forget()
 
 
+def _models_changed(self, context):
+    session.forget_failure()
+    shelf.forget()
+
+
 class TRIPLANE_AP_preferences(bpy.types.AddonPreferences):
     bl_idname = session.PACKAGE
 
@@ -47,8 +52,8 @@ class TRIPLANE_AP_preferences(bpy.types.AddonPreferences):
     device: EnumProperty(
         name="Device",
         description=(
-            "What models that are added later compute on; one that this computer lacks is refused. "
-            "The built-in head model is small: in this version it always uses the processor"
+            "What added models compute on; one that this computer lacks is refused. "
+            "The built-in head model is so small that it always uses the processor"
         ),
         items=DEVICES,
         update=_engine_changed,
@@ -72,6 +77,12 @@ class TRIPLANE_AP_preferences(bpy.types.AddonPreferences):
         default=5,
         min=0,
         max=1440,
+    )
+    models_folder: StringProperty(
+        name="Models Folder",
+        description="Where added models are kept; empty: the extension's own folder",
+        subtype="DIR_PATH",
+        update=_models_changed,
     )
     folder: StringProperty(
         name="Folder",
@@ -97,6 +108,8 @@ class TRIPLANE_AP_preferences(bpy.types.AddonPreferences):
         column.prop(self, "idle_minutes", text="Idle Time (minutes)")
         self._draw_check(context, layout)
 
+        models.draw(context, layout, self)
+
         column = layout.column(heading="Files")
         column.prop(self, "folder")
         column.prop(self, "keep_field")
@@ -108,12 +121,12 @@ class TRIPLANE_AP_preferences(bpy.types.AddonPreferences):
     def _draw_check(self, context, layout):
         box = layout.box()
         running, missing = session.running(), preflight.missing()
-        if running is not None:
+        if running is not None and running.place != "models":
             text.wrapped(context, box, f"{running.title}: {running.step}", "TIME")
             return
         if missing is not None:
             text.wrapped(context, box, missing.sentence, "ERROR")
-        elif session.failure is not None:
+        elif session.failure is not None and session.failure_place != "models":
             text.wrapped(context, box, session.failure.sentence, "ERROR")
             if session.failure.remedy:
                 text.wrapped(context, box, session.failure.remedy, "BLANK1")

@@ -6,24 +6,18 @@ import bpy
 
 from ..operators import parameters, preflight, session
 from ..operators.build import field, head
-from . import text
+from . import status, text
 
 
-class _Sidebar:
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
-    bl_category = "Triplane"
-
-
-class TRIPLANE_PT_reconstruct(_Sidebar, bpy.types.Panel):
+class TRIPLANE_PT_reconstruct(status.Sidebar, bpy.types.Panel):
     bl_label = "Head from a Photo"
 
     def draw(self, context):
-        layout, running, missing = self.layout, session.running(), preflight.missing()
-        if running is not None:
-            _draw_running(context, layout, running)
+        layout, missing = self.layout, preflight.missing()
+        if status.runs_in("photo"):
+            status.draw_running(context, layout)
         elif missing is not None:
-            _draw_missing(context, layout, missing)
+            status.draw_missing(context, layout, missing)
         else:
             self._draw_ready(context, layout)
 
@@ -37,7 +31,7 @@ class TRIPLANE_PT_reconstruct(_Sidebar, bpy.types.Panel):
             row = layout.row()
             row.scale_y = 1.6
             row.operator("triplane.pick_photo", icon="IMAGE_DATA")
-            _draw_failure(context, layout)
+            status.draw_failure(context, layout, "photo")
             return
         if os.path.isfile(path):
             layout.template_icon(session.thumbnails.photo(path), scale=10)
@@ -48,17 +42,17 @@ class TRIPLANE_PT_reconstruct(_Sidebar, bpy.types.Panel):
         row = layout.row()
         row.scale_y = 1.6
         row.operator("triplane.reconstruct_head", icon="USER")
-        _draw_failure(context, layout)
+        status.draw_failure(context, layout, "photo")
 
 
-class TRIPLANE_PT_advanced(_Sidebar, bpy.types.Panel):
+class TRIPLANE_PT_advanced(status.Sidebar, bpy.types.Panel):
     bl_label = "Advanced"
     bl_parent_id = "TRIPLANE_PT_reconstruct"
     bl_options = {"DEFAULT_CLOSED"}
 
     @classmethod
     def poll(cls, context):
-        return session.running() is None and preflight.missing() is None
+        return not status.runs_in("photo") and preflight.missing() is None
 
     def draw(self, context):
         layout, chosen = self.layout, parameters.settings(context)
@@ -79,8 +73,9 @@ class TRIPLANE_PT_advanced(_Sidebar, bpy.types.Panel):
                 row.prop(chosen, "points", index=2 * number + 1, text="")
 
 
-class TRIPLANE_PT_head(_Sidebar, bpy.types.Panel):
+class TRIPLANE_PT_head(status.Sidebar, bpy.types.Panel):
     bl_label = "Head"
+    bl_order = 1  # below the panels that make heads
 
     @classmethod
     def poll(cls, context):
@@ -100,7 +95,12 @@ class TRIPLANE_PT_head(_Sidebar, bpy.types.Panel):
             right.alignment = "RIGHT"
             right.label(text=value)
         column = layout.column(align=True)
-        column.operator("triplane.view_photo", icon="CAMERA_DATA")
+        recipe = head.recipe(made)
+        if recipe:
+            column.operator("triplane.take_settings", icon="EYEDROPPER")
+            column = layout.column(align=True)
+        label = "View Through Front Camera" if recipe else "View Through Photo Camera"
+        column.operator("triplane.view_photo", text=label, icon="CAMERA_DATA")
         column.operator("triplane.render_field", icon="RENDER_STILL")
         column = layout.column(align=True)
         column.operator("triplane.extract_mesh", icon="MESH_DATA")
@@ -109,14 +109,16 @@ class TRIPLANE_PT_head(_Sidebar, bpy.types.Panel):
 
 def _figures(made):
     """(label, value) of what is worth knowing about a head."""
-    record = head.record(made)
+    record, recipe = head.record(made), head.recipe(made)
     figures = record.get("figures") or {}
+    if recipe:
+        yield from _origin(recipe)
     if made.type == "MESH":
         yield "Faces", f"{len(made.data.polygons):,}"
     if record.get("preset"):
         yield "Quality", str(record["preset"]).capitalize()
     psnr, iou = figures.get("photo_psnr_db"), figures.get("silhouette_iou")
-    if isinstance(psnr, (int, float)):
+    if isinstance(psnr, (int, float)) and not recipe:
         yield "Likeness to the photo", f"{psnr:.1f} dB"
     if isinstance(iou, (int, float)):
         yield "Outline agrees", f"{iou:.0%}"
@@ -127,50 +129,19 @@ def _figures(made):
     yield "Field", f"{size / 1e6:.1f} MB" if size else "missing"
 
 
-def _draw_running(context, layout, running):
-    icon = session.thumbnails.preview()
-    if not icon and os.path.isfile(running.photo):
-        icon = session.thumbnails.photo(running.photo)  # so that the button below keeps its place
-    if icon:
-        layout.template_icon(icon, scale=10)
-    layout.label(text=running.title, icon="TIME")
-    layout.progress(factor=running.fraction, type="BAR", text=f"{running.fraction:.0%}")
-    row = layout.row()
-    row.label(text=running.step[:1].upper() + running.step[1:])
-    if running.seconds_left is not None:
-        right = row.row()
-        right.alignment = "RIGHT"
-        right.label(text=f"{text.duration(running.seconds_left)} left")
-    row = layout.row()
-    row.scale_y = 1.3
-    row.operator("triplane.cancel", icon="X")
-
-
-def _draw_missing(context, layout, missing):
-    text.wrapped(context, layout, missing.sentence, "ERROR")
-    if missing.operator:
-        row = layout.row()
-        row.scale_y = 1.6
-        row.operator(missing.operator, text=missing.label, icon=missing.icon)
-
-
-def _draw_failure(context, layout):
-    """The last job's failure, and one button that mends it."""
-    failure = session.failure
-    if failure is None:
-        return
-    box = layout.box()
-    text.wrapped(context, box, failure.sentence, "ERROR", indent=16)
-    if failure.remedy:
-        text.wrapped(context, box, failure.remedy, "BLANK1", indent=16)
-    if failure.kind == "no-face":
-        box.operator("triplane.place_points", icon="RESTRICT_SELECT_OFF")
-    elif failure.kind == "photo":
-        box.operator("triplane.pick_photo", text="Pick Another Photo...", icon="IMAGE_DATA")
-    elif failure.kind in {"engine-setup", "memory"}:
-        box.operator("triplane.open_preferences", icon="PREFERENCES")
-    elif failure.kind in {"worker", "internal"} and os.path.isfile(session.log_path()):
-        text.log_button(box, session.log_path())
+def _origin(recipe):
+    """(label, value) of how a head was made that came from seeds."""
+    heads = [str(h).removesuffix(".safetensors") for h in recipe.get("heads") or ()]
+    if len(heads) > 1:
+        first = min(int(recipe["at"]), len(heads) - 2)
+        yield "Between", f"{heads[first]} and {heads[first + 1]}, {recipe['at'] - first:.0%}"
+    elif heads:
+        yield "Seed", heads[0]
+    if recipe.get("mix_seed", -1) >= 0:
+        last = recipe["mix_to"] if recipe["mix_to"] >= 0 else "last"
+        yield "Mixed with", f"{recipe['mix_seed']}, rows {recipe['mix_from']} to {last}"
+    yield "Model", str(recipe.get("model", ""))
+    yield "Truncation", f"{recipe.get('psi', 1.0):.2f}"
 
 
 CLASSES = (TRIPLANE_PT_reconstruct, TRIPLANE_PT_advanced, TRIPLANE_PT_head)

@@ -37,10 +37,10 @@ def make_profile(folder: Path, fakes: bool = True) -> Path:
     if fakes:
         jobs = target / "engine" / "jobs"
         shutil.copy2(ROOT / "tests" / "addon_fakes" / "shapes.py", jobs / "shapes.py")
+        stages = jobs / "sampling_stages.py"
+        shutil.copy2(ROOT / "tests" / "addon_fakes" / "sampling.py", stages)
         for name in ("reconstruct", "extract", "render"):
             (jobs / f"{name}.py").write_text(f"from .shapes import {name.upper()} as JOB\n")
-        with open(jobs / "__init__.py", "a") as file:
-            file.write('\n_NAMES = ("reconstruct", "extract", "render", "selftest")\n')
     return folder
 
 

@@ -6,6 +6,7 @@ import struct
 import zlib
 
 import addon_profile
+import checkpoint_files
 import pytest
 
 from engine import jobs
@@ -55,6 +56,40 @@ bpy.ops.triplane.view_photo()
 bpy.ops.triplane.render_field(size=128)
 image = next(i for i in bpy.data.images if "field render" in i.name)
 facts["covered"] = sum(a > 0.5 for a in image.pixels[:][3::4]) / (image.size[0] * image.size[1])
+print("JSON" + json.dumps(facts))
+"""
+
+SEEDS = """
+import json
+small, folder = {"faces": 4000, "texture_size": 512}, os.environ["FOLDER"]
+bpy.ops.triplane.sample_head(seed=3, **small)
+one = bpy.context.active_object
+facts = {"height": one.dimensions.z, "faces": len(one.data.polygons)}
+bpy.ops.wm.save_as_mainfile(filepath=os.path.join(folder, "a.blend"))
+bpy.ops.triplane.sample_head(heads="head 3, 5", at=0.0, **small)  # from the code it keeps
+again = bpy.context.active_object
+facts["same"] = max((a.co - b.co).length for a, b in zip(one.data.vertices, again.data.vertices))
+bpy.ops.triplane.keyframe_heads(heads="head 3, 5", steps=2, **small)
+facts["meshes"] = len(bpy.data.collections["head 3 to head 5"].objects)
+bpy.context.view_layer.objects.active = one
+bpy.ops.triplane.extract_mesh(faces=2000, texture_size=256)
+facts["extracted"] = len(one.data.polygons), one.dimensions.z
+bpy.ops.triplane.view_photo()
+bpy.ops.triplane.render_field(size=128)
+image = next(i for i in bpy.data.images if "field render" in i.name)
+facts["covered"] = sum(a > 0.5 for a in image.pixels[:][3::4]) / (image.size[0] * image.size[1])
+bpy.ops.triplane.model_add(filepath=os.environ["CHECKPOINT"], name="cars")
+bpy.ops.triplane.interpolate(heads="3-5", model="cars", steps=3)
+plane = bpy.context.active_object
+facts["frames"] = json.loads(plane["triplane_sequence"])["frames"]
+facts["resolution"] = list(plane.children[0]["triplane_resolution"])
+facts["files"] = len(os.listdir(os.path.join(folder, "head_3_to_head_5")))
+bpy.ops.triplane.gallery(first=3, count=2, model="cars", size=32)
+try:
+    bpy.ops.triplane.interpolate(heads="head 3, 5", model="cars")
+    facts["other model"] = json.loads(bpy.context.active_object["triplane_sequence"])["model"]
+except RuntimeError as error:
+    facts["other model"] = str(error)
 print("JSON" + json.dumps(facts))
 """
 
@@ -120,3 +155,17 @@ def test_the_whole_way_and_again_from_the_moved_file(profile, tmp_path, photo):
     assert again["contrast"] > 0.3, "the new texture is empty"
     assert abs(again["height"] - made["height"]) < 5e-3
     assert 0.01 < again["covered"] < 0.9
+
+
+def test_heads_from_seeds_of_both_kinds_of_model(profile, tmp_path):
+    checkpoint = tmp_path / "cars.pkl"
+    checkpoint.write_bytes(checkpoint_files.training_pickle(checkpoint_files.weights()))
+    made = run(profile, SEEDS, FOLDER=str(tmp_path), CHECKPOINT=str(checkpoint))
+    assert 3600 <= made["faces"] <= 4400 and 0.2 < made["height"] < 0.5
+    assert made["same"] < 1e-4, "the head is not made again from its code"
+    assert made["meshes"] == 2
+    faces, height = made["extracted"]
+    assert 1800 <= faces <= 2200 and abs(height - made["height"]) < 5e-3
+    assert 0.05 < made["covered"] < 0.8
+    assert (made["frames"], made["files"], made["resolution"]) == (5, 5, [128, 128])
+    assert made["other model"] == "built-in", "heads of the scene are of their own model"

@@ -236,6 +236,29 @@ def test_only_the_newest_preview_is_kept(client):
     assert names.count("preview") == 1 and names.count("progress") == 5 and names[-1] == "result"
 
 
+def test_every_item_arrives_in_order_however_late_they_are_fetched(client):
+    job = client.submit("selftest", {"seconds": 0.1, "steps": 3, "items": 40, "size": 3})
+    end = time.monotonic() + 10
+    # A process is idle for a moment before it gets the job.
+    while (client.state != "idle" or client.waiting) and time.monotonic() < end:
+        time.sleep(0.01)
+    events = client.poll(job)
+    items = [e for e in events if e["event"] == "item"]
+    assert [e["meta"] for e in items] == [
+        {"step": s, "item": i} for s in range(3) for i in range(40)
+    ]
+    assert {e["image"].shape for e in items} == {(3, 3, 3)} and events[-1]["event"] == "result"
+
+
+def test_items_of_a_cancelled_job_are_kept(client):
+    job = client.submit("selftest", {"seconds": 60, "items": 2, "steps": 1})
+    wait(client, job, until=("item",))
+    client.cancel(job)
+    events = wait(client, job, limit=2)
+    assert events[-1]["kind"] == "cancelled"
+    assert [e["meta"]["item"] for e in events if e["event"] == "item"] in ([], [1])
+
+
 def test_an_idle_worker_is_ended(client, settings):
     client.configure(replace(settings, idle_seconds=0.3))
     process = process_of(client)

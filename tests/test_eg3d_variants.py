@@ -116,6 +116,24 @@ def test_seeded_numbers_mean_what_the_original_means(name, generators, reference
     close("without jitter they are the same", calm[0].depth, calm[1].depth, 1e-5)
 
 
+def test_a_seed_means_one_image_whatever_the_batch(generators):
+    model, c = generators["cars"], torch.from_numpy(rule.cameras("cars"))
+    ws = model.mapping(torch.from_numpy(rule.seeded("z", (2, 512))), c)
+    planes = model.planes(ws)
+
+    def image(seed: int | None, rows: slice = slice(None)) -> torch.Tensor:
+        return model.render(planes[rows], c[rows], ws[rows], resolution=16, seed=seed).image
+
+    assert torch.equal(image(1), image(1))
+    assert (image(1) - image(2)).abs().max() > 1e-3
+    assert (image(1) - image(None)).abs().max() > 1e-3
+    for seed in (1, None):
+        together = image(seed)
+        for row in range(2):
+            alone = image(seed, slice(row, row + 1))[0]
+            torch.testing.assert_close(alone, together[row], atol=2e-5, rtol=0)
+
+
 def test_random_super_resolution_noise_is_seeded(generators):
     """A model that wants fresh noise gets it from the seed, sample by sample; without a seed its
     stored maps, so that a view of a head does not flicker."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from engine import jobs, worker
-from engine.errors import NoFaceError, ParameterError
+from engine.errors import Cancelled, NoFaceError, ParameterError
 from engine.failures import describe
 from engine.jobs.base import Context
 from engine.wire import read_message, write_message
@@ -96,6 +96,16 @@ def test_a_job_reports_its_course(child):
     child.wait(2)
     log = child.log.read_text("utf-8")
     assert "'note': 'é'" in log and "Job a: done" in log
+
+
+def test_items_are_never_thinned_out(lasting):
+    lasting.job("a", steps=2, seconds=0.0, items=30)
+    events = lasting.read_until("result", "failed")
+    items = [e for e in events if e["event"] == "item"]
+    assert [e["meta"] for e in items] == [{"step": s, "item": i} for s in (0, 1) for i in range(30)]
+    assert {e["arrays"]["image"].shape for e in items} == {(8, 8, 3)}
+    # Its step's own preview comes first: items keep their place among the other events.
+    assert events.index(items[0]) > [e["event"] for e in events].index("progress")
 
 
 def test_prints_cannot_reach_the_wire(lasting):
@@ -305,6 +315,18 @@ def test_a_preview_must_be_an_image():
     for wrong in (np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8)):
         with pytest.raises(ValueError, match="preview"):
             report.preview(wrong)
+        with pytest.raises(ValueError, match="item"):
+            report.item({}, wrong)
+
+
+def test_an_item_is_reported_before_its_job_hears_of_the_cancellation():
+    got = []
+    context = Context(
+        is_cancelled=lambda: True, on_item=lambda meta, image: got.append((meta, image.shape))
+    )
+    with pytest.raises(Cancelled):
+        context.item({"seed": 3}, np.zeros((2, 2, 3), np.uint8))
+    assert got == [({"seed": 3}, (2, 2, 3))]
 
 
 def test_seconds_left():

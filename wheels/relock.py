@@ -60,6 +60,7 @@ LICENCES = {
     "markupsafe": "BSD-3-Clause",
     "mpmath": "BSD-3-Clause",
     "networkx": "BSD-3-Clause",
+    "openexr": "BSD-3-Clause",
     "pillow": "MIT-CMU",
     "pymcubes": "BSD-3-Clause",
     "safetensors": "Apache-2.0",

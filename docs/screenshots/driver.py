@@ -142,7 +142,7 @@ def steps(gui):
     yield 1
     view.overlay.show_outline_selected = view.overlay.show_object_origins = False
     view.overlay.show_cursor = False
-    builder("views").frame(bpy.context, heads()[0])
+    builder("views").frame(bpy.context, heads()[:1])
     yield 2
     gui.shot("panel-after")
 

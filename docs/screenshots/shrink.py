@@ -8,7 +8,17 @@ from pathlib import Path
 
 from PIL import Image
 
-NAMES = ("panel-before", "panel-during", "panel-after", "camera", "points", "preferences")
+NAMES = (
+    *(
+        "panel-before",
+        "panel-during",
+        "panel-after",
+        "camera",
+        "points",
+        "preferences",
+    ),  # driver.py
+    *("gallery", "seed-head", "between", "many", "models"),  # seeds.py
+)
 WIDTH = 1280  # pixels at most
 BYTES = 400_000
 
@@ -31,6 +41,8 @@ if __name__ == "__main__":
     out = Path(sys.argv[2])
     out.mkdir(parents=True, exist_ok=True)
     for name in NAMES:
+        if not Path(sys.argv[1], f"{name}.png").exists():
+            continue  # of the other driver
         size = shrink(Path(sys.argv[1], f"{name}.png"), out / f"{name}.png")
         print(f"{name}.png {size / 1000:.0f} kB")
         assert size <= BYTES, "too large for a document"

@@ -81,9 +81,15 @@ class Field(ABC):
         """Points [N, 3] to display sRGB [N, 3] in 0..1."""
 
     @abstractmethod
-    def render(self, camera: Camera, check: Callable[[], None] = lambda: None) -> Render:
+    def render(
+        self,
+        camera: Camera,
+        check: Callable[[], None] = lambda: None,
+        only: torch.Tensor | None = None,
+    ) -> Render:
         """The view of a camera, camera.width by camera.height pixels; deterministic. check is
-        called before every chunk of work and may raise to cancel."""
+        called before every chunk of work and may raise to cancel. only: bool [H, W], the pixels
+        that are wanted; all others are 0."""
 
     @abstractmethod
     def tensors(self) -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ the surface without bias.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,15 +19,36 @@ from torch import Tensor
 
 from engine.cameras import Camera
 from engine.fields.base import Field, Render
+from engine.fields.spans import SurfaceBlocks
 from engine.headspace.lattice import sample
 from engine.networks.planes import PlaneDecoder, sample_planes
+from engine.render.rays import camera_rays
 
 SHARPNESS = 1 / 0.0005  # per metre: the surface is about half a millimetre thick
-COARSE = 72  # distance samples per ray to find the surface
+COARSE = 72  # distance samples along the box's edge to find the surface
 FINE_HALF = 0.0035  # metres: samples are spread this far before and behind it
 FINE = 8
 LAYERS = 3
 CHUNK = 16384  # rays
+
+
+@dataclass(frozen=True)
+class _Rays:
+    """Rays of a picture: origins [N, 3], unit directions [N, 3], depth gained per length `along`
+    [N]; the surface may be met from `start` to `end`, the box or the far plane ends them at `far`,
+    and `cut` is where the near plane cuts the box open (inf where it does not) [N]."""
+
+    origins: Tensor
+    directions: Tensor
+    along: Tensor
+    start: Tensor
+    end: Tensor
+    far: Tensor
+    cut: Tensor
+
+    def only(self, which: Tensor) -> _Rays:
+        """The rays with these indices."""
+        return _Rays(*(tensor[which] for tensor in vars(self).values()))
 
 
 class HeadField(Field):
@@ -52,6 +74,8 @@ class HeadField(Field):
             raise ValueError("the head field's planes do not fit its decoder")
         self.distance, self.warp, self.planes = distance, warp, planes
         self.decoder, self.bounds, self.info = decoder, bounds, dict(info or {})
+        self._blocks: SurfaceBlocks | None = None
+        self._blocks_of = 0, 0
 
     def value(self, points: Tensor) -> Tensor:
         return -sample(self.distance[None], points, self.bounds)[:, 0]
@@ -68,68 +92,104 @@ class HeadField(Field):
         return self.decoder(features)[0][0].clamp(0, 1)
 
     @torch.no_grad()
-    def render(self, camera: Camera, check: Callable[[], None] = lambda: None) -> Render:
-        origin, directions = camera.rays()
-        origin = torch.tensor(origin, dtype=torch.float32, device=self.distance.device)
-        rays = torch.tensor(directions.reshape(-1, 3), dtype=torch.float32, device=origin.device)
-        forward = torch.tensor(camera.cam2world[:3, 2], dtype=torch.float32, device=origin.device)
-        parts = []
-        for chunk in rays.split(CHUNK):
+    def render(
+        self,
+        camera: Camera,
+        check: Callable[[], None] = lambda: None,
+        only: Tensor | None = None,
+    ) -> Render:
+        rays = self._rays(camera)
+        count, device = len(rays.along), rays.along.device
+        wanted = torch.arange(count, device=device) if only is None else only.flatten().nonzero()
+        out = torch.zeros(count, 5, device=device)
+        for part in wanted.view(-1).split(CHUNK):
             check()
-            parts.append(self._render_rays(origin, chunk))
-        colour, along, alpha = (torch.cat(p) for p in zip(*parts))
-        shape = (camera.height, camera.width)
-        return Render(
-            colour.reshape(*shape, 3),
-            (along * (rays @ forward)).reshape(shape),
-            alpha.reshape(shape),
-        )
+            colour, place, alpha = self._render_rays(rays.only(part))
+            depth = place * rays.along[part]
+            out[part] = torch.cat([colour, depth[:, None], alpha[:, None]], 1)
+        image, depth, alpha = out.view(camera.height, camera.width, 5).split([3, 1, 1], 2)
+        return Render(image.contiguous(), depth[..., 0].contiguous(), alpha[..., 0].contiguous())
 
-    def _render_rays(self, origin: Tensor, rays: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _rays(self, camera: Camera) -> _Rays:
+        device = self.distance.device
+        origins, directions = camera_rays(camera, device)
+        axis = torch.tensor(camera.world2cam[2, :3], dtype=torch.float32, device=device)
+        along = directions @ axis
+        least, most = self._surface_blocks().depths(camera)
+        enters, leaves = self.box_span(origins, directions)
+        near = torch.maximum(enters, camera.near / along)
+        far = torch.minimum(leaves, camera.far / along)
+        start, end = torch.maximum(near, least / along), torch.minimum(far, most / along)
+        cut = near.where((near > enters) & (near < far), far.new_tensor(torch.inf))
+        return _Rays(origins.expand_as(directions), directions, along, start, end, far, cut)
+
+    def _surface_blocks(self) -> SurfaceBlocks:
+        """Where the surface is, found at the first call and whenever the distance has changed."""
+        version = 0 if self.distance.is_inference() else self.distance._version
+        if self._blocks is None or self._blocks_of != (id(self.distance), version):
+            self._blocks = SurfaceBlocks(self.distance, self.bounds, FINE_HALF)
+            self._blocks_of = id(self.distance), version
+        return self._blocks
+
+    def _render_rays(self, rays: _Rays) -> tuple[Tensor, Tensor, Tensor]:
         """Colour [N, 3] (premultiplied), place along the ray [N], alpha [N]."""
-        near, far = self.box_span(origin, rays)
-        colour, depth = torch.zeros_like(rays), torch.zeros_like(far)
-        clear = torch.ones_like(far)
-        live = (far > near).nonzero()[:, 0]
-        start = near.clone()
+        origins, directions, start, end = rays.origins, rays.directions, rays.start, rays.end
+        colour, depth = torch.zeros_like(directions), torch.zeros_like(end)
+        clear = torch.ones_like(end)
+        cut = rays.cut.isfinite().nonzero()[:, 0]
+        if len(cut):
+            # A near plane that cuts the head open shows the cut.
+            points = _at(origins[cut], rays.cut[cut, None], directions[cut])[:, 0]
+            inside = self.value(points) > 0
+            cut = cut[inside]
+            clear[cut], depth[cut] = 0.0, rays.cut[cut]
+            if len(cut):
+                colour[cut] = self.color(points[inside])
+        live = ((end > start) & (clear > 0)).nonzero()[:, 0]
         # An edge grazed in front lets part of the ray through to what lies behind it.
         for _ in range(LAYERS):
             if not len(live):
                 break
-            centre, least = self.find_surface(origin, rays[live], start[live], far[live])
-            live, centre = live[least < FINE_HALF], centre[least < FINE_HALF]
-            shown, along, total = self._shade(origin, rays[live], centre)
+            centre, distance = self.find_surface(
+                origins[live], directions[live], start[live], end[live]
+            )
+            met = distance < FINE_HALF
+            live, centre = live[met], centre[met]
+            shown, along, total = self._shade(origins[live], directions[live], centre)
             share = clear[live]
             colour[live] += share[:, None] * shown
             depth[live] += share * along
             clear[live] = share * (1 - total)
             start[live] = centre + FINE_HALF
-            live = live[(clear[live] > 0.02) & (start[live] < far[live] - FINE_HALF)]
+            live = live[(clear[live] > 0.02) & (start[live] < end[live] - FINE_HALF)]
         alpha = 1 - clear
-        return colour, torch.where(alpha > 0.01, depth / alpha.clamp_min(1e-6), far), alpha
+        return colour, torch.where(alpha > 0.01, depth / alpha.clamp_min(1e-6), rays.far), alpha
 
     def _shade(self, origin: Tensor, rays: Tensor, centre: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Composite of the samples around `centre` [N]: colour [N, 3], weighted place [N] and
         weight [N]."""
         offsets = torch.linspace(-FINE_HALF, FINE_HALF, FINE + 1, device=rays.device)
         t = centre[:, None] + offsets
-        points = origin + t[..., None] * rays[:, None]
+        points = _at(origin, t, rays)
         distance = -self.value(points.reshape(-1, 3)).reshape(t.shape)
         weights = neus_weights(distance)
         # A ray that ends inside is stopped, however flat it went in.
         total = weights.sum(1, keepdim=True)
         solid = (distance[:, -1:] < 0) & (total > 1e-3)
         weights = torch.where(solid, weights / total.clamp_min(1e-3), weights)
-        middle = (points[:, 1:] + points[:, :-1]) / 2
-        decoded = torch.zeros_like(middle)
-        shown = weights > 1e-3
+        along, total = (weights * (t[:, 1:] + t[:, :-1]) / 2).sum(1), weights.sum(1)
+        # One colour a ray, at the mean place: over the surface's thickness none can be told apart.
+        decoded = torch.zeros_like(rays)
+        shown = total > 1e-3
         if shown.any():
-            decoded[shown] = self.color(middle[shown])
-        along = (weights * (t[:, 1:] + t[:, :-1]) / 2).sum(1)
-        return (weights[..., None] * decoded).sum(1), along, weights.sum(1)
+            place = (along[shown] / total[shown])[:, None]
+            first = origin if origin.ndim == 1 else origin[shown]
+            decoded[shown] = self.color(_at(first, place, rays[shown])[:, 0])
+        return total[:, None] * decoded, along, total
 
     def box_span(self, origin: Tensor, rays: Tensor) -> tuple[Tensor, Tensor]:
-        """Where rays enter and leave the box; far <= near where they miss it."""
+        """Where rays [N, 3] from one origin [3], or one each [N, 3], enter and leave the box; the
+        second <= the first where they miss it."""
         safe = torch.where(rays.abs() < 1e-9, torch.full_like(rays, 1e-9), rays)
         a, b = (self.bounds[0] - origin) / safe, (self.bounds[1] - origin) / safe
         near = torch.minimum(a, b).amax(1).clamp_min(0.0)
@@ -141,21 +201,20 @@ class HeadField(Field):
         """Along each ray the place of the first crossing into the inside (secant between coarse
         samples), or of the least distance where there is none; and that least distance (negative
         or zero at a crossing)."""
-        steps = torch.linspace(0, 1, COARSE, device=rays.device)
-        t = near[:, None] + (far - near)[:, None] * steps
-        points = origin + t[..., None] * rays[:, None]
-        d = -self.value(points.reshape(-1, 3)).reshape(t.shape)
+        step = float((self.bounds[1] - self.bounds[0]).amax()) / (COARSE - 1)
+        count = max(int(((far - near).amax() / step).ceil()), 1) + 1
+        steps = step * torch.arange(count, device=rays.device)
+        t = torch.minimum(near[:, None] + steps, far[:, None])
+        d = -self.value(_at(origin, t, rays).reshape(-1, 3)).reshape(t.shape)
         crossed, secant, k = _first_crossing(t, d)
         middle, closest = t.gather(1, k)[:, 0], d.gather(1, k)[:, 0]
         # Thin things and grazing rays: look again, finely, around the least distance.
-        span = (far - near) / (COARSE - 1)
         fine = torch.linspace(-1, 1, 13, device=rays.device)
         around = (
             torch.where(crossed, secant, middle)[:, None]
-            + span[:, None] * fine * torch.where(crossed, 0.5, 1.0)[:, None]
+            + step * fine * torch.where(crossed, 0.5, 1.0)[:, None]
         )
-        d = -self.value((origin + around[..., None] * rays[:, None]).reshape(-1, 3))
-        d = d.reshape(around.shape)
+        d = -self.value(_at(origin, around, rays).reshape(-1, 3)).reshape(around.shape)
         again, secant, _ = _first_crossing(around, d)
         least = around.gather(1, d.argmin(1, keepdim=True))[:, 0]
         return torch.where(again, secant, least), torch.minimum(closest, d.amin(1))
@@ -201,6 +260,11 @@ class HeadField(Field):
             setattr(self, name, getattr(self, name).to(device))
         self.decoder.to(device)
         return self
+
+
+def _at(origin: Tensor, t: Tensor, rays: Tensor) -> Tensor:
+    """Points [N, S, 3] at places t [N, S] along rays [N, 3] from origin [3] or [N, 3]."""
+    return torch.addcmul(origin.view(-1, 1, 3), t[..., None], rays[:, None])
 
 
 def _first_crossing(t: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:

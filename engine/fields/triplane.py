@@ -6,10 +6,12 @@ coordinates a plane spans belongs to the checkpoint, not to the code: it is part
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -129,7 +131,7 @@ class TriplaneField(Field):
         self.planes, self.decoder, self.settings = planes, decoder, settings
         self.level, self.metres_per_unit = settings.level, settings.metres_per_unit
         half = settings.box * (0.5 - settings.trim)
-        self.bounds = torch.tensor([[-half] * 3, [half] * 3])
+        self.bounds = torch.tensor([[-half] * 3, [half] * 3], device=planes.device)
         self._projection = plane_projection(settings.plane_axes, settings.box, planes)
         self._folded: FoldedPlanes | None = None
         self._folded_versions: list[int] = []
@@ -174,7 +176,8 @@ class TriplaneField(Field):
     def look(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Points [N, 3] -> raw density [N] and the state [N, hidden] that colours() takes."""
         activated = self.activated(points)
-        return self.decoder.density(activated), activated
+        with devices.full_precision(points):
+            return self.decoder.density(activated), activated
 
     def colours(self, state: torch.Tensor) -> torch.Tensor:
         """States [N, hidden] -> all of the decoder's colours [N, colours]."""
@@ -201,31 +204,45 @@ class TriplaneField(Field):
         parts = [self.query(p)[1][:, :3] for p in points.split(self._chunk())]
         return torch.cat(parts).clamp(0, 1)
 
-    def render(self, camera: Camera, check: Callable[[], None] = lambda: None) -> Render:
+    def render(
+        self,
+        camera: Camera,
+        check: Callable[[], None] = lambda: None,
+        only: torch.Tensor | None = None,
+    ) -> Render:
         with torch.no_grad():
             origin, directions = camera_rays(camera, self.planes.device)
+            if only is not None:
+                wanted = only.flatten()
+                origin = origin if origin.ndim == 1 else origin[wanted]
+                directions = directions[wanted]
             out = render_chunked(
-                _Trimmed(self),
+                _Trimmed(self, camera),
                 origin,
                 directions,
-                self._rays_from(origin),
+                self._rays_from(camera),
                 bytes_per_sample=self.bytes_per_point(),
                 check=check,
             )
             # Rays are not parallel to the camera's axis: along it they are shorter.
-            axis = torch.as_tensor(camera.cam2world[:3, 2]).to(directions)
-            size = (camera.height, camera.width)
-            return Render(
-                out.features[:, :3].clamp(0, 1).view(*size, 3),
-                (out.depth * (directions @ axis)).view(size),
-                out.opacity.view(size),
+            axis = torch.as_tensor(camera.world2cam[2, :3]).to(directions)
+            depth = out.depth * (directions @ axis)
+            seen = torch.cat(
+                [out.features[:, :3].clamp(0, 1), depth[:, None], out.opacity[:, None]], 1
             )
+            if only is not None:
+                seen = seen.new_zeros(len(wanted), 5).masked_scatter_(wanted[:, None], seen)
+            image, depth, alpha = seen.view(camera.height, camera.width, 5).split([3, 1, 1], 2)
+            return Render(image.contiguous(), depth[..., 0], alpha[..., 0])
 
-    def _rays_from(self, origin: torch.Tensor) -> RaySettings:
-        """Where to sample for a camera at origin [3], which may be nearer or farther than those
-        that the planes were trained with."""
-        rays = self.settings.rays
-        farther = float(origin.norm()) - self.settings.orbit_radius
+    def _rays_from(self, camera: Camera) -> RaySettings:
+        """Where to sample for a camera that may be nearer or farther than those that the planes
+        were trained with."""
+        rays, middle = self.settings.rays, camera.world2cam[2]
+        away = np.linalg.norm(camera.position)
+        if camera.orthographic:  # along its rays, to beside the middle
+            away = middle[3] / np.linalg.norm(middle[:3])
+        farther = float(away) - self.settings.orbit_radius
         near = max(rays.near + farther, 1e-3)
         return replace(rays, near=near, far=max(rays.far + farther, near + 1e-3))
 
@@ -280,13 +297,20 @@ class TriplaneField(Field):
 
 
 class _Trimmed:
-    """A field with nothing outside its bounds: what is shown is what the surface is made of."""
+    """A field with nothing outside its bounds: what is shown is what the surface is made of. Nor
+    is there anything before the camera's near plane or behind its far plane."""
 
-    def __init__(self, field: TriplaneField) -> None:
+    def __init__(self, field: TriplaneField, camera: Camera) -> None:
         self._field, self.colours = field, field.colours
         self._bounds = field.bounds.to(field.planes)
+        self._clips = camera.near > 0 or math.isfinite(camera.far)
+        self._near, self._far = camera.near, camera.far
+        self._depth = torch.as_tensor(camera.world2cam[2]).to(field.planes)
 
     def look(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         density, state = self._field.look(points)
         outside = ((points < self._bounds[0]) | (points > self._bounds[1])).any(1)
+        if self._clips:
+            depth = points @ self._depth[:3] + self._depth[3]
+            outside |= (depth < self._near) | (depth > self._far)
         return density.masked_fill_(outside, NOTHING), state

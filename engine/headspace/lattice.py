@@ -15,7 +15,8 @@ def sample(grid: Tensor, points: Tensor, bounds: Tensor) -> Tensor:
     """Trilinear samples of `grid` [C, D, H, W] at `points` [N, 3] (x, y, z in the units of
     `bounds` [2, 3]); outside the box the border's value holds. Returns [N, C]."""
     low, high = bounds[0], bounds[1]
-    unit = (points - low) / (high - low) * 2 - 1
+    scale = 2 / (high - low)
+    unit = torch.addcmul(-1 - low * scale, points, scale)
     out = F.grid_sample(
         grid[None],
         unit[None, :, None, None],

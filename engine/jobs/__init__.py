@@ -15,7 +15,19 @@ from typing import Any
 from ..errors import ParameterError
 from .base import Job, Param
 
-_NAMES = ("reconstruct", "extract", "render", "selftest")
+_NAMES = (
+    "reconstruct",
+    "sample",
+    "gallery",
+    "interpolate",
+    "extract",
+    "render",
+    "views",
+    "sheet",
+    "dataset",
+    "import_model",
+    "selftest",
+)
 _at_release: list[Callable[[], object]] = []
 
 

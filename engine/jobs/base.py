@@ -67,7 +67,8 @@ def _ignore(*_: Any) -> None:
 class Context:
     """What a running job may say and ask.
 
-    progress(fraction 0..1, step name, seconds left or None), preview(uint8 [H, W, 3]) report;
+    progress(fraction 0..1, step name, seconds left or None), preview(uint8 [H, W, 3]) and
+    item(facts, uint8 [H, W, 3]) report: of previews only the newest matters, of items every one;
     check() raises Cancelled when the user has cancelled: call it at least every 0.5 s of work.
     device: a torch device string; precision: 'auto', 'float32' or 'bfloat16'.
     """
@@ -77,6 +78,7 @@ class Context:
     is_cancelled: Callable[[], bool] = lambda: False
     device: str = "cpu"
     precision: str = "auto"
+    on_item: Callable[[dict[str, Any], np.ndarray], None] = _ignore
     timings: dict[str, float] = field(default_factory=dict)
     _step: tuple[str, float] | None = None
 
@@ -98,6 +100,13 @@ class Context:
         self.check()
         self.on_preview(image)
 
+    def item(self, meta: dict[str, Any], image: np.ndarray) -> None:
+        """Hand out a finished part of the result at once: JSON-able facts, and its picture
+        (uint8 [H, W, 3], row 0 = top). Every item arrives, in order, whatever becomes of the job;
+        then check for cancellation."""
+        self.on_item(meta, image)
+        self.check()
+
     def finish(self) -> None:
         """Close the timing of the current step."""
         if self._step is not None:
@@ -116,12 +125,17 @@ class Result:
 
 @dataclass(frozen=True)
 class Job:
-    """A kind of work. run(params, context) -> Result; params hold every key of `params`."""
+    """A kind of work. run(params, context) -> Result; params hold every key of `params`.
+
+    folder: the parameter that names the folder into which run() itself writes, if it does: the
+    command line's --out.
+    """
 
     name: str
     help: str
     params: tuple[Param, ...]
     run: Callable[[dict[str, Any], Context], Result]
+    folder: str = ""
 
     def checked(self, given: dict[str, Any]) -> dict[str, Any]:
         """`given` with defaults filled in and every value checked; unknown names are refused."""

@@ -16,13 +16,14 @@ from engine.fields.io import load_field
 from engine.jobs.base import Result
 from engine.surface.export import encode_png, glb_bytes, obj_files, write_whole
 from engine.surface.mesh import Mesh
-from engine.surface.sheet import head_sheet
+from engine.surface.sheet import contact_sheet, head_sheet
 
 
 def write_outputs(result: Result, folder: Path) -> dict[str, Path]:
     """Writes what the result holds into `folder` (made if it is missing) and returns the paths:
-    head.glb, head.obj (+ .mtl, .png), head.safetensors (the field), sheet.png, image.png,
-    report.json. Raises OutputError; then nothing new is left, no folder either."""
+    head.glb, head.obj (+ .mtl, .png), head.safetensors (the field), sheet.png, front.png (a sampled
+    head's picture), image.png, seed_0003.png (a gallery's), heads_0001.png (a path's), report.json.
+    Raises OutputError; then nothing new is left, no folder either."""
     arrays, meta = result.arrays, result.meta
     files: dict[str, tuple[Path, bytes]] = {}
     name = re.sub(r"[^\w.-]+", "_", str(meta.get("name", "head"))) or "head"
@@ -36,6 +37,18 @@ def write_outputs(result: Result, folder: Path) -> dict[str, Path]:
             field = load_field(arrays["field"].tobytes())
             sheet = head_sheet(arrays["crop"], mesh, field, cameras.from_json(meta["crop_camera"]))
             files["sheet"] = folder / "sheet.png", encode_png(sheet)
+        elif "recipe" in meta:
+            sheet = head_sheet(arrays["photo"], mesh, None, cameras.from_json(meta["camera"]))
+            files["sheet"] = folder / "sheet.png", encode_png(sheet)
+            files["front"] = folder / "front.png", encode_png(arrays["photo"])
+    if "images" in arrays:
+        names = [f"seed {seed}" for seed in meta["seeds"]]
+        sheet = contact_sheet(arrays["images"], names)
+        files["sheet"] = folder / "sheet.png", encode_png(sheet)
+        for seed, image in zip(meta["seeds"], arrays["images"]):
+            files[f"seed_{seed:04d}"] = folder / f"seed_{seed:04d}.png", encode_png(image)
+    for frame, image in enumerate(arrays.get("frames", ()), 1):
+        files[f"frame_{frame:04d}"] = folder / f"{name}_{frame:04d}.png", encode_png(image)
     if "field" in arrays:
         files["field"] = folder / "head.safetensors", arrays["field"].tobytes()
     if "image" in arrays:

@@ -20,6 +20,7 @@ PARAMS = (
     Param("torch", bool, False, "import torch and report its version and devices"),
     Param("size", int, 8, "side of the preview and of the resulting image", "pixels", 1, 8192),
     Param("allocate", int, 0, "memory to touch", "MiB", 0, 1 << 30),
+    Param("items", int, 0, "parts of the result handed out at every step", "", 0, 1000),
     Param("note", str, "", "text handed back in the result"),
     Param(
         "misbehave",
@@ -40,6 +41,8 @@ def run(params: dict[str, Any], context: Context) -> Result:
     for step in range(steps):
         context.progress(step / steps, f"step {step + 1}")
         context.preview(image)
+        for item in range(params["items"]):
+            context.item({"step": step, "item": item}, image)
         if step == steps // 2:
             _misbehave(params["misbehave"], params["seconds"])
         _work(params["seconds"] / steps, context)

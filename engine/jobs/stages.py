@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,27 +29,30 @@ from engine.portrait.detect import find_points
 from engine.portrait.image import Photo, load_photo
 from engine.surface import bake as baking
 from engine.surface import cleanup, isosurface, metrics, unwrap
+from engine.surface.draw import silhouette
 from engine.surface.mesh import Mesh
 
 PREVIEW = 160
 GRID = 176  # voxels along the box: the head field's own grid, so that no facets arise
+TRIPLANE_GRID = 256  # the same for tri-planes, which have no grid of their own
 MEMORY_LIMIT = "TRIPLANE_MEMORY_LIMIT_MB"  # environment: the preference, in MiB, 0 for none
 
 jobs.at_release(load_default.cache_clear)
 
 
-def choose_compute(context: Context) -> device.Compute:
+def choose_compute(context: Context, large: bool = False) -> device.Compute:
     """Sets up this process as the job's context and the memory limit say.
 
-    The head model is so small that a job spends its time between many little steps, so it computes
-    on the processor whatever the device; a device that this machine lacks is refused all the same.
-    Raises ParameterError.
+    large: whether the job's networks are worth a GPU. The head model is so small that a job spends
+    its time between many little steps, so it computes on the processor whatever the device; a
+    device that this machine lacks is refused all the same. Raises ParameterError.
     """
-    device.choose_device(context.device)
+    chosen = device.choose_device(context.device)
     text = os.environ.get(MEMORY_LIMIT) or "0"
     if not text.isdecimal():
         raise ParameterError(f"{MEMORY_LIMIT} must be a whole number of MiB, not {text[:40]}.")
-    return device.choose("cpu", context.precision, memory_limit_mb=int(text))
+    used = chosen.type if large else "cpu"
+    return device.choose(used, context.precision, memory_limit_mb=int(text))
 
 
 def reconstruct_photo(params: dict[str, Any], context: Context) -> Result:
@@ -63,14 +67,14 @@ def reconstruct_photo(params: dict[str, Any], context: Context) -> Result:
         photo.rgb, points=params["points"], face_index=params["face_index"], check=context.check
     )
     aligned = align(photo, points, size=CROP, widen=model.config["widen"])
-    context.preview(_thumbnail(aligned.crop))
+    context.preview(thumbnail(aligned.crop))
     steps = PRESETS[params["preset"]]
     if params["refine_steps"] >= 0:
         steps = replace(steps, tuning=params["refine_steps"])
 
     def show(field: HeadField, camera: Camera) -> None:
         seen = field.render(camera.resized(PREVIEW, PREVIEW), context.check)
-        context.preview(_on_grey(seen.image, seen.alpha))
+        context.preview(on_grey(seen.image, seen.alpha))
 
     made = reconstruct(
         model,
@@ -83,7 +87,7 @@ def reconstruct_photo(params: dict[str, Any], context: Context) -> Result:
         context.check,
     )
     view = baking.PhotoView(made.camera, aligned.crop, made.trust)
-    mesh = _surface(made.field, [view], params, context, 0.58)
+    mesh = _surface(made.field, lambda _: [view], params, context, 0.58)
     context.progress(0.96, "measuring")
     figures = _figures(mesh, made, aligned, context)
     figures["faces_found"] = len(faces)
@@ -103,30 +107,24 @@ def extract_field(params: dict[str, Any], context: Context) -> Result:
     choose_compute(context)
     context.progress(0.0, "loading the field")
     field = load_field(params["field"])
-    views = []
-    if params["photo"] and params["camera"]:
-        camera = _camera(params["camera"])
+
+    def views(mesh: Mesh) -> list[baking.PhotoView]:
+        if not (params["photo"] and params["camera"]):
+            return []
         photo = load_photo(params["photo"])
-        if (photo.width, photo.height) != (camera.width, camera.height):
-            camera = camera.resized(photo.width, photo.height)
-        small = max(photo.width, photo.height) / 1024
-        seen = field.render(
-            camera.resized(max(1, round(photo.width / small)), max(1, round(photo.height / small))),
-            context.check,
-        )
-        alpha = Image.fromarray((seen.alpha.numpy() * 255).astype(np.uint8))
-        alpha = np.asarray(alpha.resize((photo.width, photo.height))).astype(np.float32) / 255
-        views.append(baking.PhotoView(camera, photo.rgb, alpha))
+        camera = _camera(params["camera"]).resized(photo.width, photo.height)
+        return [baking.PhotoView(camera, photo.rgb, silhouette(mesh, camera).astype(np.float32))]
+
     mesh = _surface(field, views, params, context, 0.1)
     context.finish()
     meta = {
         "metres_per_unit": field.metres_per_unit,
         "timings": dict(context.timings),
-        "field_to_world": _standing(mesh, field).ravel().tolist(),
+        "field_to_world": standing(mesh, field).ravel().tolist(),
         "figures": {"mesh": metrics.mesh_report(mesh, field.metres_per_unit)},
         "versions": versions(),
     }
-    return Result(meta, _mesh_arrays(mesh))
+    return Result(meta, mesh_arrays(mesh))
 
 
 def render_field(params: dict[str, Any], context: Context) -> Result:
@@ -167,9 +165,14 @@ def _camera(text: str) -> Camera:
     return camera
 
 
+def voxels(field: Field) -> int:
+    """Voxels along the field's box at which to take its surface."""
+    return GRID if isinstance(field, HeadField) else TRIPLANE_GRID
+
+
 def _surface(
     field: Field,
-    views: list[baking.PhotoView],
+    views: Callable[[Mesh], list[baking.PhotoView]],
     params: dict[str, Any],
     context: Context,
     start: float,
@@ -177,13 +180,14 @@ def _surface(
     """Iso-surface, clean-up, UVs, texture; `start` is the fraction of the job done before."""
     part = (0.95 - start) / 4
     context.progress(start, "extracting the surface")
-    mesh = isosurface.extract(field, GRID, context.check)
+    mesh = isosurface.extract(field, voxels(field), context.check)
     context.progress(start + 0.6 * part, "cleaning the mesh")
     mesh = cleanup.clean(mesh, params["faces"], check=context.check)
     context.progress(start + 1.2 * part, "unwrapping")
     mesh = unwrap.unwrap(mesh, params["texture_size"], context.check)
     context.progress(start + 2.2 * part, "baking the texture")
-    return mesh.with_texture(baking.bake(mesh, field, views, params["texture_size"], context.check))
+    size = params["texture_size"]
+    return mesh.with_texture(baking.bake(mesh, field, views(mesh), size, context.check))
 
 
 def _full_camera(camera: Camera, aligned: Aligned, photo: Photo) -> Camera:
@@ -192,7 +196,7 @@ def _full_camera(camera: Camera, aligned: Aligned, photo: Photo) -> Camera:
     return Camera(full.cam2world, full.intrinsics, photo.width, photo.height, "photo")
 
 
-def _standing(mesh: Mesh, field: Field) -> np.ndarray:
+def standing(mesh: Mesh, field: Field) -> np.ndarray:
     """Field space to Blender's world: metres, z up, looking along -y, lowest point on z = 0."""
     scale = field.metres_per_unit
     matrix = FIELD_TO_BLENDER @ np.diag([scale, scale, scale, 1.0])
@@ -221,7 +225,7 @@ def _figures(mesh: Mesh, made: Reconstruction, aligned: Aligned, context: Contex
     }
 
 
-def _mesh_arrays(mesh: Mesh) -> dict[str, np.ndarray]:
+def mesh_arrays(mesh: Mesh) -> dict[str, np.ndarray]:
     return {
         "vertices": mesh.vertices.astype(np.float32),
         "faces": mesh.faces.astype(np.int32),
@@ -246,7 +250,7 @@ def _result(
     meta = {
         "name": Path(params["photo"]).stem,
         "metres_per_unit": field.metres_per_unit,
-        "field_to_world": _standing(mesh, field).ravel().tolist(),
+        "field_to_world": standing(mesh, field).ravel().tolist(),
         "camera": camera.to_json(),
         "preset": params["preset"],
         "seed": params["seed"],
@@ -254,23 +258,23 @@ def _result(
         "versions": versions(),
     }
     packed = np.frombuffer(field_to_bytes(field), np.uint8)
-    seen = field.render(_portrait_camera(mesh, 256))
-    arrays = _mesh_arrays(mesh) | {
+    seen = field.render(portrait_camera(mesh, 256))
+    arrays = mesh_arrays(mesh) | {
         "photo": np.asarray(shown),
         "field": packed,
-        "preview": _on_grey(seen.image, seen.alpha),
+        "preview": on_grey(seen.image, seen.alpha),
     }
     return Result(meta, arrays)
 
 
-def _portrait_camera(mesh: Mesh, size: int) -> Camera:
+def portrait_camera(mesh: Mesh, size: int) -> Camera:
     return metrics.ring(mesh, [20.0], size)[0]
 
 
-def _thumbnail(crop: np.ndarray) -> np.ndarray:
+def thumbnail(crop: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(crop).resize((PREVIEW, PREVIEW)))
 
 
-def _on_grey(image: torch.Tensor, alpha: torch.Tensor) -> np.ndarray:
+def on_grey(image: torch.Tensor, alpha: torch.Tensor) -> np.ndarray:
     mixed = image + (1 - alpha[..., None]) * 0.22
     return (mixed.clamp(0, 1) * 255 + 0.5).byte().cpu().numpy()

@@ -1,4 +1,4 @@
-"""Rays through the pixels of pinhole cameras, in torch, differentiable in the camera."""
+"""Rays through the pixels of cameras, in torch; of pinholes differentiable in the camera."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def pixel_rays(
 def camera_rays(
     camera: Camera, device: torch.device | str = "cpu"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Origin [3] and unit directions [height * width, 3] of a Camera, float32, row by row. Made in
-    float64, so that distant cameras lose nothing."""
-    origin, directions = pixel_rays(
-        torch.from_numpy(camera.cam2world).double(),
-        torch.from_numpy(camera.intrinsics).double(),
-        camera.width,
-        camera.height,
-    )
-    return origin.float().to(device), directions.float().to(device)
+    """Origin [3], of an orthographic camera origins [height * width, 3], and unit directions
+    [height * width, 3] of a Camera, float32, row by row. Made in float64, so that distant cameras
+    lose nothing."""
+    origin, directions = camera.rays()
+    like = {"dtype": torch.float32, "device": device}
+    if camera.orthographic:
+        origin = origin.reshape(-1, 3)
+    directions = directions.reshape(-1, 3)
+    return torch.tensor(origin, **like), torch.tensor(directions, **like)

@@ -85,7 +85,8 @@ def render_chunked(
     seed: int | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Composite:
-    """Render one image's rays [R, 3] from one origin [3], in chunks that fit the memory budget.
+    """Render one image's rays [R, 3] from one origin [3], or one each [R, 3], in chunks that fit
+    the memory budget.
 
     bytes_per_sample: of the source's intermediates; check: called before every chunk, may raise to
     cancel. The result does not depend on the chunks but for rounding.
@@ -95,7 +96,8 @@ def render_chunked(
     parts = []
     for rays, index in zip(directions.split(size), indices.split(size)):
         check()
-        parts.append(render_rays(source, origin, rays, settings, ray_indices=index, seed=seed))
+        start = origin if origin.ndim == 1 else origin[index]
+        parts.append(render_rays(source, start, rays, settings, ray_indices=index, seed=seed))
     return Composite(
         torch.cat([p.features for p in parts]),
         torch.cat([p.depth for p in parts]),

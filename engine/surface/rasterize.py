@@ -106,7 +106,11 @@ def rasterize(vertices: np.ndarray, faces: np.ndarray, camera: Camera) -> Raster
     number = np.flatnonzero((z[faces] > 1e-9).all(1))
     xy, z = pixels[faces[number]], z[faces[number]]
     w, h = camera.width, camera.height
-    inverse = _planes(xy, 1 / z[:, :, None])[:, 0]
+    # What is linear in the picture, and larger where nearer: through a pinhole the inverse of
+    # depth, without one depth itself.
+    behind = z.max(initial=0.0) + 1.0
+    nearness = behind - z if camera.orthographic else 1 / z
+    inverse = _planes(xy, nearness[:, :, None])[:, 0]
 
     best = np.zeros(w * h)
     owner = np.full(w * h, -1, np.int64)
@@ -121,7 +125,9 @@ def rasterize(vertices: np.ndarray, faces: np.ndarray, camera: Camera) -> Raster
 
     hit = np.flatnonzero(owner >= 0)
     face = owner[hit]
-    corners = np.broadcast_to(np.eye(3), (len(xy), 3, 3)) / z[:, :, None]
+    corners = np.broadcast_to(np.eye(3), (len(xy), 3, 3))
+    if not camera.orthographic:
+        corners = corners / z[:, :, None]
     planes = _planes(xy, corners)[face]
     x, y = hit % w + 0.5, hit // w + 0.5
     weights = planes[:, :, 0] * x[:, None] + planes[:, :, 1] * y[:, None] + planes[:, :, 2]
@@ -132,7 +138,7 @@ def rasterize(vertices: np.ndarray, faces: np.ndarray, camera: Camera) -> Raster
     index = np.full(w * h, -1, np.int32)
     index[hit] = number[face]
     depth = np.full(w * h, np.inf, np.float32)
-    depth[hit] = 1 / best[hit]
+    depth[hit] = behind - best[hit] if camera.orthographic else 1 / best[hit]
     return Raster(index.reshape(h, w), barycentric.reshape(h, w, 3), depth.reshape(h, w))
 
 

@@ -13,8 +13,11 @@ from ...engine import cameras
 from . import camera as camera_builder
 from . import field as field_store
 from . import images, mesh, png
+from .whole import whole
 
 RECORD = "triplane_record"  # on a head's object; what makes it a head
+SEQUENCE = "triplane_sequence"  # on a plane that shows pictures of heads, see sequence.py
+KEPT = "preset seed model recipe metres_per_unit timings figures versions".split()  # of the meta
 APART = 0.35  # metres between heads that stand side by side
 
 
@@ -56,47 +59,49 @@ def prepare(meta: dict, arrays: dict[str, np.ndarray], field_to_object=None) -> 
         field=arrays["field"].tobytes() if "field" in arrays else b"",
         camera=cameras.from_json(meta["camera"]) if "camera" in meta else None,
         field_to_object=matrix,
-        record={
-            key: meta[key]
-            for key in ("preset", "seed", "metres_per_unit", "timings", "figures", "versions")
-            if key in meta
-        },
+        record={key: meta[key] for key in KEPT if key in meta},
     )
 
 
 def build(
-    context: bpy.types.Context, prepared: Prepared, parameters: dict, beside: bool = False
+    context: bpy.types.Context,
+    prepared: Prepared,
+    parameters: dict,
+    keep: str = "PACKED",
+    into: bpy.types.Collection | None = None,
 ) -> bpy.types.Object:
-    """A new collection with the head, its photo camera and its field; returns the head's object.
+    """A new collection with the head, its photo camera and its field; returns the head's object,
+    selected and standing beside others.
 
-    parameters: the job's, kept on the head as a record. beside: keep the field in a file beside
-    the .blend (where it has been saved) instead of packed in it.
+    parameters: the job's, kept on the head as a record. keep: where the field goes: 'PACKED' in the
+    .blend, 'BESIDE' it in a file (where it has been saved), '' nowhere. into: one of many heads:
+    put it in this collection, at the origin, without a camera, and leave the selection.
     Everything is made before anything is linked to the scene; on an error all of it is removed.
     """
-    before = _snapshot()
-    try:
-        collection, head = _make(prepared, parameters)
-        if beside and bpy.data.filepath:
+    with whole():
+        head = _make(prepared, parameters)
+        if keep == "BESIDE" and bpy.data.filepath:
             field_store.keep_beside(head, prepared.name, prepared.field)
-        else:
+        elif keep:
             field_store.pack(head, prepared.name, prepared.field)
-        head.location.x = _free_place(context.scene)
+        if into is not None:
+            into.objects.link(head)
+            return head
+        collection = bpy.data.collections.new(prepared.name)
+        versions = prepared.record.get("versions", {})
+        collection["triplane_version"] = str(versions.get("triplane", ""))
+        collection.objects.link(head)
+        collection.objects.link(_camera(prepared, head))
+        head.location.x = free_place(context.scene)
         context.scene.collection.children.link(collection)
-    except BaseException:
-        _remove_new(before)
-        raise
     select(context, head)
     return head
 
 
 def rebuild(context: bpy.types.Context, head: bpy.types.Object, prepared: Prepared) -> None:
     """Give `head` a newly extracted mesh, material and texture; the rest of it stays."""
-    before = _snapshot()
-    try:
+    with whole():
         data = _mesh(prepared)
-    except BaseException:
-        _remove_new(before)
-        raise
     old, head.data = head.data, data
     materials = [m for m in old.materials if m is not None]
     textures = [n.image for m in materials for n in _image_nodes(m)]
@@ -133,6 +138,20 @@ def record(head: bpy.types.Object) -> dict:
         return {}
 
 
+def recipe(head: bpy.types.Object) -> dict:
+    """How a head was made that came from seeds: the engine's recipe with "model" and "sha256".
+    {} for any other object."""
+    found = record(head).get("recipe")
+    return found if isinstance(found, dict) else {}
+
+
+def only_seed(recipe: dict) -> int | None:
+    """The seed of a recipe that is nothing but one seed; None if it is more."""
+    heads = recipe.get("heads") or [None]
+    plain = len(heads) == 1 and recipe.get("mix_seed", -1) < 0
+    return heads[0] if plain and isinstance(heads[0], int) else None
+
+
 def field_to_world(head: bpy.types.Object) -> np.ndarray:
     """[4, 4] from field space to the world, where the head stands now."""
     own = np.array(head["triplane_field_to_object"], float).reshape(4, 4)
@@ -153,25 +172,26 @@ def select(context: bpy.types.Context, head: bpy.types.Object) -> None:
         layer.objects.active = head
 
 
-def _make(prepared: Prepared, parameters: dict):
+def _make(prepared: Prepared, parameters: dict) -> bpy.types.Object:
+    head = bpy.data.objects.new(prepared.name, _mesh(prepared))
+    head["triplane_field_to_object"] = [float(x) for x in prepared.field_to_object.ravel()]
+    head["triplane_camera"] = json.dumps(prepared.camera.to_json())
+    head["triplane_metres_per_unit"] = float(prepared.record.get("metres_per_unit", 1.0))
+    # Custom properties hold 31 bits; the record has the seed as it is.
+    head["triplane_seed"] = min(int(prepared.record.get("seed", 0)), 2**31 - 1)
+    head[RECORD] = json.dumps(prepared.record | {"parameters": parameters})
+    return head
+
+
+def _camera(prepared: Prepared, head: bpy.types.Object) -> bpy.types.Object:
     name = prepared.name
-    collection = bpy.data.collections.new(name)
-    head = bpy.data.objects.new(name, _mesh(prepared))
-    collection.objects.link(head)
     photo = images.packed(f"{name} photo", prepared.photo_png, f"{name} photo.png")
     camera = camera_builder.build_camera(
         f"{name} camera", prepared.camera, prepared.field_to_object, photo
     )
     camera.parent = head  # so that the view stays right when the artist moves the head
     camera.matrix_parent_inverse = Matrix()
-    collection.objects.link(camera)
-    head["triplane_field_to_object"] = [float(x) for x in prepared.field_to_object.ravel()]
-    head["triplane_camera"] = json.dumps(prepared.camera.to_json())
-    head["triplane_metres_per_unit"] = float(prepared.record.get("metres_per_unit", 1.0))
-    head["triplane_seed"] = int(prepared.record.get("seed", 0))
-    head[RECORD] = json.dumps(prepared.record | {"parameters": parameters})
-    collection["triplane_version"] = str(prepared.record.get("versions", {}).get("triplane", ""))
-    return collection, head
+    return camera
 
 
 def _mesh(prepared: Prepared) -> bpy.types.Mesh:
@@ -188,24 +208,11 @@ def _image_nodes(material: bpy.types.Material) -> list:
     return [n for n in tree.nodes if n.bl_idname == "ShaderNodeTexImage"] if tree else []
 
 
-def _free_place(scene: bpy.types.Scene) -> float:
-    """x of the first place along the x axis where no other head stands."""
-    taken = [o.matrix_world.translation.x for o in scene.objects if RECORD in o]
+def free_place(scene: bpy.types.Scene) -> float:
+    """x of the first place along the x axis where nothing of ours stands."""
+    ours = [o for o in scene.objects if RECORD in o or SEQUENCE in o]
+    taken = [o.matrix_world.translation.x for o in ours]
     x = 0.0
     while any(abs(x - other) < APART - 0.01 for other in taken):
         x += APART
     return x
-
-
-_KINDS = ("collections", "objects", "meshes", "materials", "images", "cameras")
-
-
-def _snapshot() -> dict[str, set]:
-    return {kind: {i.session_uid for i in getattr(bpy.data, kind)} for kind in _KINDS}
-
-
-def _remove_new(before: dict[str, set]) -> None:
-    """Remove every data-block made since `before`: what an interrupted build has left."""
-    for kind in _KINDS:
-        new = [i for i in getattr(bpy.data, kind) if i.session_uid not in before[kind]]
-        bpy.data.batch_remove(new)

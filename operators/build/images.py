@@ -25,7 +25,8 @@ def packed(name: str, data: bytes, filename: str) -> bpy.types.Image:
 class Thumbnails:
     """Small pictures for panels that are no data-blocks, so that the artist's file keeps clean.
 
-    `photo` gives the icon of a file on disk, `show` puts pixels into one growing preview.
+    `photo` gives the icon of a file on disk; `show` puts pixels into a picture by name, `icon` gives
+    it back.
     """
 
     def __init__(self) -> None:
@@ -43,12 +44,13 @@ class Thumbnails:
             previews.load("photo", path, "IMAGE")
         return previews["photo"].icon_id
 
-    def show(self, image: np.ndarray) -> None:
-        """Make `image` (uint8 [H, W, 3], row 0 at the top) the running job's preview."""
+    def show(self, image: np.ndarray, name: str = "preview") -> None:
+        """Make `image` (uint8 [H, W, 3], row 0 at the top) the picture `name`; the running job's
+        preview without one."""
         previews = self._collection()
-        if "preview" not in previews:
-            previews.new("preview")
-        preview = previews["preview"]
+        if name not in previews:
+            previews.new(name)
+        preview = previews[name]
         height, width = image.shape[:2]
         # Icons are square: pad with transparent pixels, centred.
         side = max(height, width)
@@ -61,16 +63,30 @@ class Thumbnails:
         preview.image_size = (side, side)
         preview.image_pixels_float.foreach_set(pixels.ravel())
 
+    def icon(self, name: str) -> int:
+        """The icon of the picture `name`; 0 while there is none."""
+        if self._previews is None or name not in self._previews:
+            return 0
+        return self._previews[name].icon_id
+
+    def blank(self) -> int:
+        """The icon of a picture that is still to come."""
+        if not self.icon("blank"):
+            self.show(np.full((16, 16, 3), 40, np.uint8), "blank")
+        return self.icon("blank")
+
+    def drop(self, name: str) -> None:
+        """Forget the picture `name`, if it is there."""
+        if self._previews is not None and name in self._previews:
+            del self._previews[name]
+
     def preview(self) -> int:
         """The icon of the running job's preview; 0 while there is none."""
-        if self._previews is None or "preview" not in self._previews:
-            return 0
-        return self._previews["preview"].icon_id
+        return self.icon("preview")
 
     def drop_preview(self) -> None:
         """Forget the preview of a job that has ended."""
-        if self._previews is not None and "preview" in self._previews:
-            del self._previews["preview"]
+        self.drop("preview")
 
     def free(self) -> None:
         """Release everything; the object may be used again."""

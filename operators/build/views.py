@@ -12,11 +12,14 @@ HEAD = 0.9  # of what is free of a view, by the bounding sphere of a framed head
 PHOTO = 0.96  # of what is free of a view, by the frame of the photo's camera
 
 
-def frame(context: bpy.types.Context, head: bpy.types.Object) -> None:
-    """Bring `head` into every 3D view, and show its texture where shading is solid.
+def frame(context: bpy.types.Context, made: list[bpy.types.Object]) -> None:
+    """Bring all of `made` into every 3D view, and show its texture where shading is solid.
 
     A view that looks through a camera is left alone, as is any shading the artist has chosen.
     """
+    if not made:
+        return
+    context.view_layer.update()  # where they have just been put
     for window in context.window_manager.windows:
         for area in window.screen.areas:
             if area.type != "VIEW_3D":
@@ -28,7 +31,7 @@ def frame(context: bpy.types.Context, head: bpy.types.Object) -> None:
                 continue
             region = next(r for r in area.regions if r.type == "WINDOW")
             if not space.region_quadviews:
-                _frame(area, region, space.region_3d, head)
+                _frame(area, region, space.region_3d, made)
                 continue
             with context.temp_override(window=window, area=area, region=region):
                 if bpy.ops.view3d.view_selected.poll():
@@ -76,10 +79,10 @@ def _free(area: bpy.types.Area, region: bpy.types.Region) -> tuple[np.ndarray, n
     return low, high
 
 
-def _frame(area, region, view, head) -> None:
-    """Fit `head` into what is free. Blender's own operator centres it in the whole region, and so
+def _frame(area, region, view, made) -> None:
+    """Fit `made` into what is free. Blender's own operator centres it in the whole region, and so
     half behind a sidebar."""
-    corners = np.array([head.matrix_world @ Vector(corner) for corner in head.bound_box])
+    corners = np.array([o.matrix_world @ Vector(corner) for o in made for corner in o.bound_box])
     radius = np.linalg.norm(np.ptp(corners, axis=0)) / 2
     low, high = _free(area, region)
     # Half the region's width is so many times the distance, for a lens as for a parallel view.

@@ -18,6 +18,8 @@ from engine.render.volume import RaySettings
 
 LEVEL = 10.0  # raw density at the surface, as the original's shape script takes it
 TRIM = 30 / 256  # of the box at either side: what the official shapes leave out
+# Beyond what any model was trained with: a record that asks for more is not to be trusted.
+SAMPLES_AT_MOST, PIXELS_AT_MOST = 512, 1024
 # Focal lengths (of the image's width) of the original's scripts at the radius of their orbits:
 # a field of view of 18.837 degrees, with the rounded constants that the original computes with.
 HEAD_FOCAL, HEAD_RADIUS = 1 / (math.tan(18.837 * 3.14159 / 360) * 1.414), 2.7
@@ -135,9 +137,11 @@ class _Arguments:
             raise WeightsError(f"The model's {name} is not a finite number.")
         return float(value)
 
-    def whole(self, name: str, default: int | None = None, least: int = 0) -> int:
+    def whole(
+        self, name: str, default: int | None = None, least: int = 0, most: int = 1 << 24
+    ) -> int:
         value = self.number(name, default, least)
-        if value != int(value) or value > 1 << 24:
+        if value != int(value) or value > most:
             raise WeightsError(f"The model's {name} is not a whole number in bounds.")
         return int(value)
 
@@ -209,7 +213,9 @@ def config_from_record(record: Mapping[str, Any]) -> EG3DConfig:
         use_noise=bool(init.values.get("use_noise", True)),
         clamp=None if clamp is None else init.number("conv_clamp", 256, 1e-6),
         decoder_lr_multiplier=rendering.number("decoder_lr_mul", 1.0),
-        neural_resolution=_Arguments(record, "record").whole("neural_rendering_resolution", 64, 1),
+        neural_resolution=_Arguments(record, "record").whole(
+            "neural_rendering_resolution", 64, 1, PIXELS_AT_MOST
+        ),
         superresolution=_superresolution(init, rendering),
         camera_focal=focal,
     )
@@ -248,8 +254,8 @@ def _rays(rendering: _Arguments) -> RaySettings:
     return RaySettings(
         near=near,
         far=far,
-        coarse=rendering.whole("depth_resolution", least=4),
-        fine=rendering.whole("depth_resolution_importance", 0),
+        coarse=rendering.whole("depth_resolution", least=4, most=SAMPLES_AT_MOST),
+        fine=rendering.whole("depth_resolution_importance", 0, most=SAMPLES_AT_MOST),
     )
 
 

@@ -1,0 +1,135 @@
+"""Drives Triplane in a real Blender window: a turntable of cameras, its views baked and played.
+
+As driver.py, which see; GUI_ENV names TRIPLANE_PYTHON. Leaves views-during.png, views.png,
+turntable_0001.png ..., more that show what nobody needs to see every day, and figures.json in OUT.
+"""
+
+import json
+import os
+import time
+
+import bpy
+
+PACKAGE = "bl_ext.user_default.triplane"
+COUNT = int(os.environ.get("TRIPLANE_VIEWS", "48"))
+figures = {}
+
+
+def module(name):
+    import importlib
+
+    return importlib.import_module(f"{PACKAGE}.{name}")
+
+
+def running():
+    return module("operators.session").running()
+
+
+def show_panels(names):
+    """Only the panels of panels/views.py, those of `names` open. (Blender keeps for good what was
+    open or closed when it was first drawn: call this before there is a head.)"""
+    rooms = {n: module(f"panels.{n}").CLASSES for n in ("sidebar", "seed", "blend", "views")}
+    panels = {n: [c for c in p if issubclass(c, bpy.types.Panel)] for n, p in rooms.items()}
+    for cls in (c for p in panels.values() for c in reversed(p) if c.is_registered):
+        bpy.utils.unregister_class(cls)
+    for cls in panels["views"]:
+        shown = cls.__name__.removeprefix("TRIPLANE_PT_") in names
+        cls.bl_options = set() if shown else {"DEFAULT_CLOSED"}
+        bpy.utils.register_class(cls)
+
+
+def done(gui, limit=900):
+    """Wait for the end of the job; the longest that our timer held Blender goes to the figures."""
+    job, begun = running(), time.perf_counter()
+    yield from gui.wait(lambda: running() is None, limit, 0.1)
+    assert module("operators.session").failure is None, module("operators.session").failure
+    seconds = round(time.perf_counter() - begun, 1)
+    figures[f"{job.title} {len(figures)}"] = [seconds, round(job.longest_tick * 1000, 1)]
+    yield 1
+
+
+def press(gui, name):
+    xy = yield from gui.find(name)
+    gui.click(*xy)
+    yield from gui.wait(lambda: running() is not None, 20, 0.02)
+    gui.move(400, 500)
+
+
+def steps(gui):
+    for item in list(bpy.data.objects):
+        bpy.data.objects.remove(item)
+    bpy.context.preferences.addons[PACKAGE].preferences.python = os.environ["TRIPLANE_PYTHON"]
+    view, scene = gui.area().spaces.active, bpy.context.scene
+    view.overlay.show_floor = view.overlay.show_axis_x = view.overlay.show_axis_y = False
+    view.overlay.show_cursor = False
+    scene.render.resolution_x = scene.render.resolution_y = 256
+    show_panels({"views", "rig"})
+    gui.sidebar("Triplane")
+    yield 1
+    yield from gui.widen(110)
+    with gui.override("UI"):
+        bpy.ops.triplane.sample_head("INVOKE_DEFAULT", seed=7, faces=12000, texture_size=1024)
+    yield from done(gui)
+    made = bpy.context.active_object
+    bpy.ops.wm.save_as_mainfile(filepath=os.path.join(os.environ["GUI_OUT"], "views.blend"))
+
+    # Cameras all around
+    chosen = bpy.context.window_manager.triplane_views
+    chosen.count, chosen.size = COUNT, 256
+    gui.sidebar("Triplane")  # there only now that there is a head
+    yield 2
+    xy = yield from gui.find("triplane.camera_rig")
+    gui.click(*xy)
+    yield from gui.wait(lambda: len(bpy.data.cameras) > COUNT, 20)
+    gui.move(400, 500)
+    yield 1
+    gui.shot("rig")
+
+    # Cancelled half-way, and gone on with
+    where = os.path.join(os.environ["GUI_OUT"], "views", scene.name)
+    yield from press(gui, "triplane.bake_views")
+    yield from gui.wait(lambda: running().fraction > 0.4, 900, 0.1)
+    yield 0.5
+    gui.shot("views-during")
+    xy = yield from gui.find("triplane.cancel")
+    begun = time.perf_counter()
+    gui.click(*xy)
+    yield from gui.wait(lambda: running() is None, 10, 0.02)
+    figures["cancel_seconds"] = round(time.perf_counter() - begun, 2)
+    pictures = {p for p in os.listdir(where) if p.endswith(".png")}
+    figures["kept"] = len(pictures)
+    times = {p: os.stat(os.path.join(where, p)).st_mtime_ns for p in pictures}
+    assert 0 < len(pictures) < COUNT and figures["cancel_seconds"] < 2.5, figures
+    yield 1
+    gui.shot("cancelled")
+    yield from press(gui, "triplane.bake_views")
+    yield from done(gui)
+    again = [p for p in times if os.stat(os.path.join(where, p)).st_mtime_ns != times[p]]
+    assert not again, again
+    assert len([p for p in os.listdir(where) if p.endswith(".png")]) == COUNT
+
+    # Seen and played through the cameras; the mesh out of the way
+    made.hide_viewport = True
+    view.region_3d.view_perspective = "CAMERA"
+    with gui.override("WINDOW"):
+        bpy.ops.view3d.view_center_camera()
+    for number in range(1, COUNT + 1, max(COUNT // 8, 1)):
+        scene.frame_set(number)
+        yield 1.5
+        gui.shot(f"turntable_{number:04d}")
+    scene.frame_set(1 + COUNT // 9)
+    yield 1.5
+    gui.shot("views")
+    seen = []
+    bpy.app.handlers.frame_change_post.append(lambda scene, _: seen.append(scene.frame_current))
+    with gui.override("WINDOW"):
+        bpy.ops.screen.animation_play()
+    yield 6
+    with gui.override("WINDOW"):
+        bpy.ops.screen.animation_cancel(restore_frame=False)
+    bpy.app.handlers.frame_change_post.clear()
+    figures["frames_played_in_6_s"] = len(seen)
+    assert len(set(seen)) > 5, seen
+    with open(os.path.join(os.environ["GUI_OUT"], "figures.json"), "w") as file:
+        json.dump(figures, file, indent=1)
+    gui.log(figures)

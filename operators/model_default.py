@@ -1,0 +1,26 @@
+"""A model becomes the one that is used where none is named."""
+
+import bpy
+from bpy.props import StringProperty
+
+from ..engine.checkpoints import registry
+from ..engine.errors import TriplaneError
+from . import models, session
+
+
+class TRIPLANE_OT_model_default(bpy.types.Operator):
+    """Use this model where none is named"""
+
+    bl_idname = "triplane.model_default"
+    bl_label = "Make Default"
+
+    name: StringProperty(name="Model", description="The model's name", options={"SKIP_SAVE"})
+
+    def execute(self, context):
+        try:
+            registry.set_default(models.folder(), self.name)
+        except TriplaneError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        session.redraw()
+        return {"FINISHED"}

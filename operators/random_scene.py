@@ -1,0 +1,81 @@
+"""Many heads at once, in a scene."""
+
+import bpy
+from bpy.props import FloatVectorProperty
+
+from . import newhead, sampling, session
+from .batch import BatchOperator, Task
+from .build import collect, head, layout, views
+
+MESH = ("faces", "texture_size", "keep_fields")
+
+
+class TRIPLANE_OT_random_scene(
+    BatchOperator,
+    sampling.Crowd,
+    sampling.Latent,
+    sampling.Mesh,
+    sampling.Kept,
+    bpy.types.Operator,
+):
+    """Make many heads, each from its own seed, and place them in the scene"""
+
+    bl_idname = "triplane.random_scene"
+    bl_label = "Make Heads"
+    bl_options = {"UNDO"}
+
+    job = "sample"
+    title = "Making heads"
+    place = "scene"
+
+    seed: sampling.seed("First Seed", "Seed of the first head; the others have the next numbers")
+    location: FloatVectorProperty(
+        name="Location",
+        description="The middle of them all, on the floor",
+        subtype="TRANSLATION",
+        default=(0.0, 0.0, 0.0),
+        options={"SKIP_SAVE"},
+    )
+
+    @classmethod
+    def poll(cls, context):
+        if session.running() is not None:
+            cls.poll_message_set("Another job is still running")
+            return False
+        return True
+
+    def invoke(self, context, event):
+        """From a button: what the call leaves open is as the sidebar says; at the 3D cursor."""
+        names = ("seed", "count", "layout", "spacing", *sampling.NAMES, *MESH)
+        sampling.fill(self, context, names)
+        if not self.properties.is_property_set("location"):
+            self.location = context.scene.cursor.location
+        return super().invoke(context, event)
+
+    def tasks(self, context):
+        self._places = layout.places(self.layout, self.count, self.spacing)
+        self._into = collect.Collection("heads")
+        self._names = {}
+        common = self.latent() | {"faces": self.faces, "texture_size": self.texture_size}
+        found = []
+        for number in range(self.seed, min(self.seed + self.count, sampling.LAST_SEED + 1)):
+            name = f"head {number}"
+            found.append(Task(name, common | {"heads": str(number), "name": name}))
+        return found
+
+    def prepare(self, result):
+        return head.prepare(result["meta"], result["arrays"])
+
+    def finish_task(self, context, index, prepared):
+        kept = {"faces": self.faces, "texture_size": self.texture_size}
+        made = newhead.build(context, prepared, kept, self._into.get(context), self.keep_fields)
+        x, y, turn = self._places[index]
+        made.location = (self.location[0] + x, self.location[1] + y, self.location[2])
+        made.rotation_euler.z = turn
+        self._names[index] = made.name
+
+    def conclude(self, context, done):
+        made = collect.still_there(context, (self._names[i] for i in done))
+        collect.select(context, made)
+        views.frame(context, made)
+        return f"{len(done)} heads are ready" if len(done) > 1 else "One head is ready"
