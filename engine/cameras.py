@@ -64,6 +64,13 @@ class Camera:
         """The same view on an image of another size (normalised intrinsics do not change)."""
         return replace(self, width=width, height=height)
 
+    def rows(self, first: int, last: int) -> Camera:
+        """The camera of the rows first .. last - 1 of the image."""
+        k, height = self.intrinsics.copy(), last - first
+        k[1, 1] *= self.height / height
+        k[1, 2] = (k[1, 2] * self.height - first) / height
+        return replace(self, intrinsics=k, height=height)
+
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """World points [N, 3] to pixels [N, 2] (u right, v down; pixel centres at +0.5) and depth
         along the camera's z [N]."""

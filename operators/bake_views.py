@@ -11,16 +11,16 @@ from ..engine.errors import ParameterError
 from . import session, viewing
 from .batch import BatchOperator, Task
 from .build import field, head, linked, seen
-from .fieldjob import FieldFiles, FieldOperator
+from .fieldjob import FieldOperator
 
 
 class TRIPLANE_OT_bake_views(
-    FieldFiles,
     viewing.Size,
     viewing.Format,
     viewing.Through,
     viewing.Linking,
     viewing.Folder,
+    FieldOperator,
     BatchOperator,
     bpy.types.Operator,
 ):
@@ -34,10 +34,6 @@ class TRIPLANE_OT_bake_views(
     job = "views"
     title = "Baking views"
     place = "views"
-
-    @classmethod
-    def poll(cls, context):
-        return FieldOperator.poll.__func__(cls, context)
 
     def invoke(self, context, event):
         """From a button: what the call leaves open is as the panel says."""
@@ -86,7 +82,6 @@ class TRIPLANE_OT_bake_views(
         plan, frames = self._plans[index], prepared["meta"]["frames"]
         plan.made = sum(frame["made"] for frame in frames)
         facts = {
-            "key": f"{plan.folder}/{self._stem}.{self.format}",
             "head": self._head,
             "camera": plan.name,
             "frames": [plan.first, plan.count],

@@ -2,8 +2,11 @@
 
 import json
 import re
+from pathlib import Path
 
 import addon_profile
+import numpy as np
+import OpenEXR
 import pytest
 
 # One head for all tests, in a file of its own.
@@ -38,10 +41,12 @@ def pixels(path):
     return found.reshape(shape)[::-1]
 """
 
-# The mesh as Cycles sees it, and the field as we do.
+# The mesh as Cycles sees it, and the field as we do: theirs.exr beside our picture.
 COMPARE = """
 render = scene.render
 render.engine, render.film_transparent = "CYCLES", True
+render.image_settings.file_format = "OPEN_EXR_MULTILAYER"
+bpy.context.view_layer.use_pass_z = True
 scene.cycles.samples, scene.cycles.use_denoising = 24, False
 scene.cycles.pixel_filter_type, scene.cycles.filter_width = "BLACKMAN_HARRIS", 1.0
 for spec in json.loads(os.environ["CAMERAS"]):
@@ -60,22 +65,13 @@ for spec in json.loads(os.environ["CAMERAS"]):
     camera.matrix_world = Matrix.LocRotScale(middle + away, turn, Vector((1, 1, 1)) * 2)
     bpy.context.view_layer.update()
     into = os.path.join(folder, "views " + spec["name"])
-    ops.bake_views(camera=spec["name"], frames="CURRENT", size=512, folder=into)
-    name = next(n for n in os.listdir(into) if n.endswith(".png"))
-    ours = pixels(os.path.join(into, name))[..., 3] > 0.5
+    ops.bake_views(camera=spec["name"], frames="CURRENT", size=512, format="exr", folder=into)
     camera.data.show_background_images = False
     scene.camera = camera
-    path = os.path.join(folder, "render.png")
-    render.filepath = path
+    render.filepath = os.path.join(into, "theirs.exr")
     bpy.ops.render.render(write_still=True)
-    theirs = pixels(path)[..., 3] > 0.5
-    where = [np.argwhere(m).mean(0) for m in (ours, theirs)]
-    facts[spec["name"]] = {
-        "shape": list(ours.shape), "same_shape": ours.shape == theirs.shape,
-        "iou": float((ours & theirs).sum() / (ours | theirs).sum()),
-        "centroid": float(np.linalg.norm(where[0] - where[1])),
-        "covered": float(theirs.mean()),
-    }
+    box = np.array(corners)
+    facts[spec["name"]] = {"folder": into, "head": float(np.ptp(box, axis=0).max())}
 print("JSON" + json.dumps(facts))
 """
 
@@ -326,6 +322,15 @@ def compare(profile, folder, cameras):
     return run(profile, OPEN + COMPARE, FOLDER=str(folder), CAMERAS=json.dumps(cameras))
 
 
+def read(path):
+    """Alpha and depth of a multilayer file, [H, W] each."""
+    with OpenEXR.File(str(path), separate_channels=True) as file:
+        channels = {name: channel.pixels for name, channel in file.channels().items()}
+    (alpha,) = (c for name, c in channels.items() if name.endswith("Combined.A"))
+    (depth,) = (c for name, c in channels.items() if name.endswith("Depth.Z"))
+    return np.asarray(alpha, np.float32), np.asarray(depth, np.float32)
+
+
 @pytest.fixture(scope="module")
 def few(profile, folder):
     return compare(profile, folder, CAMERAS[:QUICK])
@@ -336,23 +341,29 @@ def many(profile, folder):
     return compare(profile, folder, CAMERAS[QUICK:])
 
 
-def check_outline(found, camera):
-    assert found["same_shape"]
-    assert found["shape"] == [camera["size"][1], camera["size"][0]]
-    assert 0.05 < found["covered"] < 0.8, found
-    assert found["iou"] >= 0.97, found
-    assert found["centroid"] <= 0.5, found
+def check_agreement(found, camera):
+    blenders = Path(found["folder"], "theirs.exr")
+    (own,) = (p for p in blenders.parent.glob("*.exr") if p != blenders)
+    (ours, our_depth), (theirs, their_depth) = read(own), read(blenders)
+    assert ours.shape == theirs.shape == (camera["size"][1], camera["size"][0])
+    ours, theirs = ours > 0.5, theirs > 0.5
+    assert 0.05 < theirs.mean() < 0.8, "the camera does not look at the head"
+    assert (ours & theirs).sum() / (ours | theirs).sum() >= 0.97
+    middles = [np.argwhere(mask).mean(0) for mask in (ours, theirs)]
+    assert np.linalg.norm(middles[0] - middles[1]) <= 0.5
+    off = abs(our_depth - their_depth)[ours & theirs]
+    assert np.median(off) <= 0.01 * found["head"]
 
 
 @pytest.mark.parametrize("camera", CAMERAS[:QUICK], ids=lambda c: c["name"])
-def test_outlines_are_blenders(few, camera):
-    check_outline(few[camera["name"]], camera)
+def test_outlines_and_depths_are_blenders(few, camera):
+    check_agreement(few[camera["name"]], camera)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("camera", CAMERAS[QUICK:], ids=lambda c: c["name"])
-def test_outlines_are_blenders_for_any_camera(many, camera):
-    check_outline(many[camera["name"]], camera)
+def test_outlines_and_depths_are_blenders_for_any_camera(many, camera):
+    check_agreement(many[camera["name"]], camera)
 
 
 @pytest.fixture(scope="module")

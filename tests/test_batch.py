@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -165,6 +166,59 @@ def test_as_many_at_a_time_as_there_are_workers(here):
 
     assert all(o.ok for o in run(manifest, *(worker(work) for _ in range(3))))
     assert max(most) == 3 and len(most) == 6
+
+
+def test_some_lines_only(here):
+    manifest = write(here / "list.jsonl", *(row(i) for i in range(1, 8)))
+    items = batch.read_manifest(manifest)
+    for lines, expected in (("3", [3]), ("2-4", [2, 3, 4]), ("1, 6-9", [1, 6, 7]), ("9", [])):
+        assert [i.line for i in batch.only_lines(items, lines)] == expected
+    for lines in ("", "x", "3-", "-3", "1;2"):
+        with pytest.raises(ParameterError, match="no line"):
+            batch.only_lines(items, lines)
+    assert batch.journal_path(manifest, "2-4").name == "list.jsonl.2-4.done.jsonl"
+
+
+@pytest.mark.slow
+def test_a_farms_tasks(tmp_path, root):
+    """The Flamenco job type, compiled as its manager does it; then one of its tasks."""
+    if shutil.which("node") is None:
+        pytest.skip("no node to run the job type's script")
+    manifest = write(tmp_path / "list.jsonl", *(row(i, note=str(i)) for i in range(1, 6)))
+    settings = {"manifest": str(manifest), "lines": "1-5", "chunk_size": 2, "device": "cpu"}
+    settings |= {"python": sys.executable, "checkout": str(root)}
+    script = (root / "examples" / "flamenco" / "triplane_batch.js").read_text("utf-8")
+    script += """
+const tasks = [];
+const author = {
+    Task: (name, type) => ({ name, type, commands: [], addCommand(c) { this.commands.push(c); } }),
+    Command: (name, parameters) => ({ name, parameters }),
+};
+function frameChunker(lines, size) {  // as Flamenco has it, for one range
+    const [first, last] = lines.split("-").map(Number), out = [];
+    for (let i = first; i <= last; i += size) {
+        const end = Math.min(i + size - 1, last);
+        out.push(i === end ? `${i}` : `${i}-${end}`);
+    }
+    return out;
+}
+const settings = JSON.parse(process.argv[1]);
+const named = JOB_TYPE.settings.map(s => s.key);
+if (!Object.keys(settings).every(key => named.includes(key))) throw "unknown setting";
+compileJob({ settings, addTask: t => tasks.push(t) });
+console.log(JSON.stringify(tasks));
+"""
+    command = ["node", "-e", script, json.dumps(settings)]
+    tasks = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert [t["name"] for t in tasks] == ["lines-1-2", "lines-3-4", "lines-5"]
+    (last,) = tasks[2]["commands"]
+    assert last["name"] == "exec"
+    done = subprocess.run(
+        [last["parameters"]["exe"], *last["parameters"]["args"]],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0 and "done: 1" in done.stdout
+    assert (tmp_path / "out 5").is_dir() and not (tmp_path / "out 4").exists()
 
 
 def engine(root: Path, *arguments: str, **more) -> subprocess.CompletedProcess:

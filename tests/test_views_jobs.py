@@ -161,6 +161,21 @@ print("ANSWER" + json.dumps([o.name for o in node.outputs]))
     assert {"Combined", "Depth", "Normal"} <= set(outputs)
 
 
+def test_a_triplane_as_well(tmp_path):
+    """Its own units, its own kind of surface; straight rays at it from the front."""
+    file = tmp_path / "cloud.safetensors"
+    file.write_bytes(field_to_bytes(view_fixtures.cloud()))
+    run("views", field=str(file), folder=str(tmp_path / "a"), format="exr", cameras="circle:2",
+        size=40)  # fmt: skip
+    got = exr(tmp_path / "a" / "view_0001.exr")
+    middle = (slice(18, 22), slice(18, 22))
+    assert got["Head.Combined.A"][middle].min() > 0.99
+    assert got["Head.Normal.Y"][middle].max() < -0.97  # the face looks along -y
+    assert 0.2 < got["Head.Depth.Z"][middle].mean() < 2  # metres, of a head a quarter as large
+    sheet = run("sheet", heads=str(file), cameras="circle:2", size=40).arrays["sheet"]
+    assert sheet[..., 3].max() == 255
+
+
 def test_what_is_there_is_not_made_again(tmp_path, field_file):
     given = {"field": field_file, "folder": str(tmp_path), **SMALL}
     run("views", **given)

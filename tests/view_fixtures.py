@@ -11,8 +11,10 @@ import torch
 from engine import cameras
 from engine.cameras import FIELD_TO_BLENDER, Camera
 from engine.fields.head import HeadField
+from engine.fields.triplane import OFFICIAL_AXES, Decoder, TriplaneField, TriplaneSettings
 from engine.headspace import lattice
 from engine.networks.planes import PlaneDecoder
+from engine.render.volume import RaySettings
 from engine.surface import isosurface
 from engine.surface.mesh import Mesh
 
@@ -49,6 +51,24 @@ def field() -> HeadField:
 @cache
 def mesh() -> Mesh:
     return isosurface.extract(field(), 128)
+
+
+@cache
+def cloud() -> TriplaneField:
+    """A tri-plane whose density grows towards the middle: planes of x², y², z² and a linear map."""
+    size = 96
+    at = (torch.arange(size) + 0.5) / size * 2 - 1
+    planes = torch.zeros(3, 2, size, size)
+    planes[0, 0], planes[1, 0] = (at**2)[None, :] + (at**2)[:, None], (at**2)[:, None]
+    decoder = Decoder(
+        torch.tensor([[-120.0, 0.0], [0.0, 0.0]]),
+        torch.tensor([10.0, 0.0]),
+        torch.tensor([[20.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, -1.0]]),
+        torch.tensor([-40.0, 0.0, 0.0, 0.0]),
+    )
+    rays = RaySettings(2.2, 3.2, 64, 64)
+    settings = TriplaneSettings(OFFICIAL_AXES, 1.0, rays, 10.0, 0.25)
+    return TriplaneField(planes, decoder, settings)
 
 
 def blender_camera(seed: int, size: int = 512) -> dict:

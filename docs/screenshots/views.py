@@ -1,11 +1,12 @@
 """Drives Triplane in a real Blender window: a turntable of cameras, its views baked and played.
 
 As driver.py, which see; GUI_ENV names TRIPLANE_PYTHON. Leaves views-during.png, views.png,
-turntable_0001.png ..., more that show what nobody needs to see every day, and figures.json in OUT.
+turntable.png (a strip), more that show what nobody needs to see every day, and figures.json in OUT.
 """
 
 import json
 import os
+import subprocess
 import time
 
 import bpy
@@ -53,6 +54,18 @@ def press(gui, name):
     gui.click(*xy)
     yield from gui.wait(lambda: running() is not None, 20, 0.02)
     gui.move(400, 500)
+
+
+def strip(tiles, looks, gui):
+    """The camera's frame of each screenshot, side by side in turntable.png."""
+    region = gui.region("WINDOW")
+    low, high = looks._free(gui.area(), region)
+    side = int((high - low).min() * looks.PHOTO)
+    left, up = (low + high) / 2 + (region.x, region.y)
+    crop = f"{side}x{side}+{int(left - side / 2)}+{int(gui.HEIGHT - up - side / 2)}"
+    out = os.path.join(os.environ["GUI_OUT"], "turntable.png")
+    cut = ["-crop", crop, "+repage", "-resize", "160x160", "+append"]
+    subprocess.run(["convert", *tiles, *cut, out], check=True)
 
 
 def steps(gui):
@@ -109,15 +122,21 @@ def steps(gui):
     assert len([p for p in os.listdir(where) if p.endswith(".png")]) == COUNT
 
     # Seen and played through the cameras; the mesh out of the way
+    for item in bpy.context.selected_objects:
+        item.select_set(False)
     made.hide_viewport = True
-    view.region_3d.view_perspective = "CAMERA"
+    looks = module("operators.build.views")
     with gui.override("WINDOW"):
-        bpy.ops.view3d.view_center_camera()
+        looks.look_through(bpy.context)
+    yield 1
+    tiles = []
     for number in range(1, COUNT + 1, max(COUNT // 8, 1)):
         scene.frame_set(number)
         yield 1.5
         gui.shot(f"turntable_{number:04d}")
-    scene.frame_set(1 + COUNT // 9)
+        tiles.append(os.path.join(os.environ["GUI_OUT"], f"turntable_{number:04d}.png"))
+    strip(tiles, looks, gui)
+    scene.frame_set(1 + COUNT // 8)
     yield 1.5
     gui.shot("views")
     seen = []

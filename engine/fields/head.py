@@ -26,10 +26,12 @@ from engine.render.rays import camera_rays
 
 SHARPNESS = 1 / 0.0005  # per metre: the surface is about half a millimetre thick
 COARSE = 72  # distance samples along the box's edge to find the surface
+STRIDE = 10  # of these are taken at a time: most rays need no more
 FINE_HALF = 0.0035  # metres: samples are spread this far before and behind it
 FINE = 8
 LAYERS = 3
-CHUNK = 16384  # rays
+CHUNK = 16384  # rays at a time
+BAND = 1 << 20  # pixels of an image whose rays are known at a time
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class HeadField(Field):
         self.distance, self.warp, self.planes = distance, warp, planes
         self.decoder, self.bounds, self.info = decoder, bounds, dict(info or {})
         self._blocks: SurfaceBlocks | None = None
-        self._blocks_of = 0, 0
+        self._blocks_of: tuple[Tensor | None, int] = (None, 0)
 
     def value(self, points: Tensor) -> Tensor:
         return -sample(self.distance[None], points, self.bounds)[:, 0]
@@ -98,17 +100,32 @@ class HeadField(Field):
         check: Callable[[], None] = lambda: None,
         only: Tensor | None = None,
     ) -> Render:
+        out = torch.zeros(camera.height, camera.width, 5, device=self.distance.device)
+        rows = max(1, BAND // camera.width)
+        for top in range(0, camera.height, rows):
+            check()
+            band = slice(top, min(top + rows, camera.height))
+            wanted = None if only is None else only[band].flatten().nonzero()[:, 0]
+            if wanted is None or len(wanted):
+                seen = self._render_band(camera.rows(band.start, band.stop), wanted, check)
+                out[band] = seen.view(-1, camera.width, 5)
+        image, depth, alpha = out.split([3, 1, 1], 2)
+        return Render(image.contiguous(), depth[..., 0].contiguous(), alpha[..., 0].contiguous())
+
+    def _render_band(
+        self, camera: Camera, wanted: Tensor | None, check: Callable[[], None]
+    ) -> Tensor:
+        """Colour, depth and alpha [N, 5] of an image's pixels; those not wanted [M] are 0."""
         rays = self._rays(camera)
-        count, device = len(rays.along), rays.along.device
-        wanted = torch.arange(count, device=device) if only is None else only.flatten().nonzero()
-        out = torch.zeros(count, 5, device=device)
-        for part in wanted.view(-1).split(CHUNK):
+        count = len(rays.along)
+        out = torch.zeros(count, 5, device=rays.along.device)
+        wanted = torch.arange(count, device=out.device) if wanted is None else wanted
+        for part in wanted.split(CHUNK):
             check()
             colour, place, alpha = self._render_rays(rays.only(part))
             depth = place * rays.along[part]
             out[part] = torch.cat([colour, depth[:, None], alpha[:, None]], 1)
-        image, depth, alpha = out.view(camera.height, camera.width, 5).split([3, 1, 1], 2)
-        return Render(image.contiguous(), depth[..., 0].contiguous(), alpha[..., 0].contiguous())
+        return out
 
     def _rays(self, camera: Camera) -> _Rays:
         device = self.distance.device
@@ -126,9 +143,10 @@ class HeadField(Field):
     def _surface_blocks(self) -> SurfaceBlocks:
         """Where the surface is, found at the first call and whenever the distance has changed."""
         version = 0 if self.distance.is_inference() else self.distance._version
-        if self._blocks is None or self._blocks_of != (id(self.distance), version):
+        of, known = self._blocks_of
+        if self._blocks is None or of is not self.distance or known != version:
             self._blocks = SurfaceBlocks(self.distance, self.bounds, FINE_HALF)
-            self._blocks_of = id(self.distance), version
+            self._blocks_of = self.distance, version
         return self._blocks
 
     def _render_rays(self, rays: _Rays) -> tuple[Tensor, Tensor, Tensor]:
@@ -202,22 +220,40 @@ class HeadField(Field):
         samples), or of the least distance where there is none; and that least distance (negative
         or zero at a crossing)."""
         step = float((self.bounds[1] - self.bounds[0]).amax()) / (COARSE - 1)
-        count = max(int(((far - near).amax() / step).ceil()), 1) + 1
-        steps = step * torch.arange(count, device=rays.device)
-        t = torch.minimum(near[:, None] + steps, far[:, None])
-        d = -self.value(_at(origin, t, rays).reshape(-1, 3)).reshape(t.shape)
-        crossed, secant, k = _first_crossing(t, d)
-        middle, closest = t.gather(1, k)[:, 0], d.gather(1, k)[:, 0]
+        crossed, place, closest = self._march(origin, rays, near, far, step)
         # Thin things and grazing rays: look again, finely, around the least distance.
         fine = torch.linspace(-1, 1, 13, device=rays.device)
-        around = (
-            torch.where(crossed, secant, middle)[:, None]
-            + step * fine * torch.where(crossed, 0.5, 1.0)[:, None]
-        )
+        around = place[:, None] + step * fine * torch.where(crossed, 0.5, 1.0)[:, None]
         d = -self.value(_at(origin, around, rays).reshape(-1, 3)).reshape(around.shape)
         again, secant, _ = _first_crossing(around, d)
         least = around.gather(1, d.argmin(1, keepdim=True))[:, 0]
         return torch.where(again, secant, least), torch.minimum(closest, d.amin(1))
+
+    def _march(
+        self, origin: Tensor, rays: Tensor, near: Tensor, far: Tensor, step: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Steps along the rays until they cross the surface, or all the way: whether each has
+        crossed [N], where (or where it came nearest) [N], and the distance there [N]."""
+        crossed = torch.zeros_like(near, dtype=torch.bool)
+        place, closest = near.clone(), torch.full_like(near, torch.inf)
+        live = torch.arange(len(near), device=near.device)
+        first = 0
+        while len(live):
+            # The last sample of a stride is the first of the next.
+            steps = step * torch.arange(first, first + STRIDE + 1, device=near.device)
+            t = torch.minimum(near[live, None] + steps, far[live, None])
+            start = origin if origin.ndim == 1 else origin[live]
+            d = -self.value(_at(start, t, rays[live]).reshape(-1, 3)).reshape(t.shape)
+            hit, secant, k = _first_crossing(t, d)
+            at = torch.where(hit, secant, t.gather(1, k)[:, 0])
+            d = d.gather(1, k)[:, 0]
+            nearer = hit | (d < closest[live])
+            crossed[live] = hit
+            place[live] = torch.where(nearer, at, place[live])
+            closest[live] = torch.where(nearer, d, closest[live])
+            live = live[~hit & (t[:, -1] < far[live])]
+            first += STRIDE
+        return crossed, place, closest
 
     def tensors(self) -> dict[str, Tensor]:
         decoder = {f"decoder.{k}": v for k, v in self.decoder.state_dict().items()}

@@ -48,9 +48,8 @@ class DataStyle(Style):
 
 def make_dataset(params: dict[str, Any], context: Context) -> Result:
     """The job `dataset`."""
-    compute = stages.choose_compute(context)
     context.progress(0.0, "loading the field")
-    subject = open_subject(params, compute.device)
+    subject = open_subject(params, context)
     world = subject.field_to_world
     views = read_views(params | {"orthographic": False}, subject.field, world)
     if any(view.camera.orthographic for view in views):

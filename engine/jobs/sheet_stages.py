@@ -14,6 +14,7 @@ import numpy as np
 from engine.cameras import FIELD_TO_BLENDER
 from engine.errors import ParameterError
 from engine.fields.base import Field
+from engine.fields.head import HeadField
 from engine.fields.io import load_field
 from engine.jobs import stages
 from engine.jobs.base import Context, Result
@@ -75,15 +76,19 @@ def make_sheet(params: dict[str, Any], context: Context) -> Result:
 def _fields(params: dict[str, Any], context: Context) -> Iterator[tuple[str, Field]]:
     """Each head's name and field."""
     heads = parse_heads(params["heads"])
-    compute = stages.choose_compute(context, large=any(isinstance(h, int) for h in heads))
     sampler = None
     for index, head in enumerate(heads):
         context.progress(0.2 * index / len(heads), "loading the heads")
         if isinstance(head, str):
             name = Path(head).stem
-            yield (name if heads.count(head) == 1 else f"{name} {index}"), load_field(head)
+            field = load_field(head)
+            large = not isinstance(field, HeadField)
+            field = field.to(stages.choose_compute(context, large).device)
+            yield (name if heads.count(head) == 1 else f"{name} {index}"), field
             continue
-        sampler = sampler or open_sampler(params["model"], params["models"], compute)
+        if sampler is None:
+            compute = stages.choose_compute(context, large=True)
+            sampler = open_sampler(params["model"], params["models"], compute)
         recipe = Recipe((head,), psi=params["psi"])
         yield f"head {head}", recipes.field_of(sampler, recipe)
 

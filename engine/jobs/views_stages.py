@@ -17,6 +17,7 @@ from engine import cameras
 from engine.cameras import FIELD_TO_BLENDER, Camera
 from engine.errors import OutputError, ParameterError
 from engine.fields.base import Field
+from engine.fields.head import HeadField
 from engine.fields.io import load_field
 from engine.jobs import stages
 from engine.jobs.base import Context, Result
@@ -38,9 +39,11 @@ class Subject:
     field_to_world: np.ndarray
 
 
-def open_subject(params: dict[str, Any], device: str = "cpu") -> Subject:
-    """The field of the params `field` and `field_to_world`. Raises WeightsError."""
+def open_subject(params: dict[str, Any], context: Context) -> Subject:
+    """The field of the params `field` and `field_to_world`, where it is computed. Raises
+    WeightsError and ParameterError."""
     field = load_field(params["field"])
+    compute = stages.choose_compute(context, large=not isinstance(field, HeadField))
     identity = hashlib.sha256(Path(params["field"]).read_bytes()).hexdigest()
     if params["field_to_world"]:
         world = np.array(params["field_to_world"], float).reshape(4, 4)
@@ -49,7 +52,7 @@ def open_subject(params: dict[str, Any], device: str = "cpu") -> Subject:
     else:
         scale = field.metres_per_unit
         world = FIELD_TO_BLENDER @ np.diag([scale, scale, scale, 1.0])
-    return Subject(field.to(device), identity, world)
+    return Subject(field.to(compute.device), identity, world)
 
 
 def read_views(
@@ -96,9 +99,8 @@ def read_views(
 def bake_views(params: dict[str, Any], context: Context) -> Result:
     """The job `views`."""
     name = check_name(params["name"])
-    compute = stages.choose_compute(context)
     context.progress(0.0, "loading the field")
-    subject = open_subject(params, compute.device)
+    subject = open_subject(params, context)
     views = read_views(params, subject.field, subject.field_to_world)
     folder = make_folder(params["folder"])
     world = tuple(float(x) for x in subject.field_to_world.ravel())

@@ -20,7 +20,8 @@ from engine.views.images import png_bytes, write_exr
 from engine.views.ledger import Ledger
 
 FORMATS = {"png": ".png", "png16": ".png", "exr": ".exr"}
-WAITING = 2  # pictures that may wait for the disk
+WAITING = 2  # pictures that may wait for the disk,
+LARGE = 1 << 23  # unless they have more pixels: of those one after the other
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def bake(
             shown = look(field, view.camera, with_normals, check)
             future = writer.submit(write, path, shown, view.camera, key)
             waiting.append((Written(index, view.frame, path, shown), future))
-            yield from settled(WAITING)
+            yield from settled(WAITING if shown.alpha.size <= LARGE else 0)
         yield from settled(0)
     ledger.tidy()
 

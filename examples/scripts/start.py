@@ -4,7 +4,8 @@
     python script.py arguments
 
 `api` is that of the installed extension. Without one it is this checkout's, if the Python that runs
-has what the engine needs (PyTorch).
+has what the engine needs (PyTorch). TRIPLANE_PYTHON in the environment names another Python for the
+engine than the preferences do.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ def _package() -> str:
     addon_utils.modules_refresh()
     for repository in bpy.context.preferences.extensions.repos:
         name = f"bl_ext.{repository.module}.triplane"
-        if importlib.util.find_spec(name) is not None and addon_utils.enable(name) is not None:
-            return name
+        if importlib.util.find_spec(name) is not None:
+            if addon_utils.check(name)[1] or addon_utils.enable(name, default_set=True):
+                return name
     spec = importlib.util.spec_from_file_location(
         "triplane", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
     )
@@ -51,5 +53,13 @@ def _package() -> str:
     return "triplane"
 
 
+def _api() -> ModuleType:
+    name = _package()
+    python = os.environ.get("TRIPLANE_PYTHON")
+    if python:
+        bpy.context.preferences.addons[name].preferences.python = python
+    return importlib.import_module(f"{name}.api")
+
+
 empty_scene()
-api: ModuleType = importlib.import_module(f"{_package()}.api")
+api = _api()

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 
 import bpy
 
 from .sequence import _short as short
 
-MARK = "triplane_views"  # on an image and on a plane: which sequence it shows
+MARK = "triplane_views"  # on an image and on a plane: facts about the sequence that it shows
 
 
 def image(path: str, name: str, facts: dict) -> bpy.types.Image:
-    """The sequence whose first file is `path`, as an image; the one there is, if it shows pictures
-    of the same folder and head. facts: JSON-able, kept on it; 'key' tells sequences apart."""
+    """The sequence whose first file is `path`, as an image; the one there is, if it already shows
+    files of that name in that folder. facts: JSON-able, kept on it."""
+    wanted = _sequence(path)
     for found in bpy.data.images:
-        if _facts(found).get("key") == facts["key"]:
+        if MARK in found and _sequence(bpy.path.abspath(found.filepath)) == wanted:
             found.filepath = short(path)
             found.reload()
             break
@@ -25,6 +27,12 @@ def image(path: str, name: str, facts: dict) -> bpy.types.Image:
     found.source = "SEQUENCE"
     found[MARK] = json.dumps(facts)
     return found
+
+
+def _sequence(path: str) -> tuple[str, ...]:
+    """What the files of one sequence have in common."""
+    stem, ending = os.path.splitext(path)
+    return os.path.normcase(os.path.normpath(stem.rpartition("_")[0])), ending
 
 
 def picture(path: str, name: str) -> bpy.types.Image:
@@ -77,8 +85,7 @@ def plane(
     """A plane before `camera` that fills its view with a sequence, and goes on filling it when the
     camera's lens or shift changes. distance: from the camera, in scene units; shape: width and
     height of the picture in any unit, with the pixels' aspect."""
-    key = _facts(shown)["key"]
-    made = next((c for c in camera.children if _facts(c).get("key") == key), None)
+    made = next((c for c in camera.children if MARK in c and _shown(c) == shown), None)
     if made is None:
         name = f"{camera.name} views"
         data = bpy.data.meshes.new(name)
@@ -89,7 +96,7 @@ def plane(
         data.materials.append(_material(name, shown))
         made = bpy.data.objects.new(name, data)
         made.parent = camera
-        made[MARK] = json.dumps({"key": key})
+        made[MARK] = shown[MARK]
         for collection in camera.users_collection:
             collection.objects.link(made)
     user = made.data.materials[0].node_tree.nodes.active.image_user
@@ -185,8 +192,8 @@ def _tree(scene: bpy.types.Scene) -> bpy.types.NodeTree:
     return tree
 
 
-def _facts(block: bpy.types.ID) -> dict:
-    try:
-        return json.loads(block[MARK])
-    except (KeyError, TypeError, ValueError):
-        return {}
+def _shown(made: bpy.types.Object) -> bpy.types.Image | None:
+    """The image on a plane of ours, unless the artist has given it another material."""
+    material = made.active_material
+    node = material.node_tree.nodes.active if material and material.node_tree else None
+    return getattr(node, "image", None)
