@@ -9,6 +9,9 @@ import numpy as np
 import OpenEXR
 import pytest
 
+from engine.jobs.views import FORMATS
+from engine.views.rigs import Stage, from_words
+
 # One head for all tests, in a file of its own.
 MAKE = """
 bpy.ops.triplane.sample_head(seed=7, model="built-in", faces=12000, texture_size=256)
@@ -45,6 +48,10 @@ def pixels(path):
 COMPARE = """
 render = scene.render
 render.engine, render.film_transparent = "CYCLES", True
+if bpy.app.version >= (5, 0):
+    render.image_settings.media_type = "MULTI_LAYER_IMAGE"
+    # In parts, 5.0 cannot write pictures whose pixels are not square.
+    render.image_settings.use_exr_interleave = True
 render.image_settings.file_format = "OPEN_EXR_MULTILAYER"
 bpy.context.view_layer.use_pass_z = True
 scene.cycles.samples, scene.cycles.use_denoising = 24, False
@@ -91,6 +98,9 @@ def error_of(call, **given):
 def stamps(where):
     return {n: os.stat(os.path.join(where, n)).st_mtime_ns for n in sorted(os.listdir(where))
             if n.endswith(".png")}
+def choices(operator, name):
+    return [i.identifier for i in operator.get_rna_type().properties[name].enum_items]
+facts["choices"] = choices(ops.bake_views, "format"), choices(ops.view_sheet, "template")
 facts["no_camera"] = error_of(ops.bake_views, frames="CURRENT")
 facts["none_selected"] = error_of(ops.bake_views, frames="CURRENT", which="SELECTED")
 facts["not_there"] = error_of(ops.bake_views, camera="Nobody")
@@ -412,6 +422,13 @@ def test_cameras_come_back_from_a_file(linked):
 def test_a_sheet_has_a_row_a_head(linked):
     assert linked["sheet"] == ["FINISHED"]
     assert linked["tiles"] == [10, ["head 3", "head 7"], [1.0, 0.0, 0.0, 1.0]]
+
+
+def test_choices_are_the_jobs(linked):
+    formats, templates = linked["choices"]
+    assert tuple(formats) == FORMATS
+    stage = Stage((-1, -1, -1), (1, 1, 1))
+    assert [len(from_words(words, stage)) for words in templates] == [5, 8]
 
 
 def test_errors_are_sentences_and_leave_nothing(linked):

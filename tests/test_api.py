@@ -185,8 +185,8 @@ def test_an_exported_head_opens_again(used, kind):
 
 @pytest.mark.slow
 def test_a_long_loop_leaks_nothing(profile, photo):
-    found = run(profile, MANY, PHOTO=str(photo), COUNT="30")
+    found = run(profile, MANY, PHOTO=str(photo), COUNT="15")
     for who in ("blender", "engine"):
         fifth, last = found[who][4], found[who][-1]
         assert last < 1.1 * fifth, (who, found[who])
-    assert found["blocks"] == [0] * 30 and found["processes"] == []
+    assert found["blocks"] == [0] * 15 and found["processes"] == []

@@ -250,6 +250,7 @@ def test_from_the_command_line(tmp_path, root):
     assert missing.returncode == 2 and "cannot be read" in missing.stderr
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle(tmp_path, root):
     """Nothing is lost, nothing is done twice, no process stays."""
     if not hasattr(signal, "SIGKILL"):

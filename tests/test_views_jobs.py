@@ -144,6 +144,7 @@ def test_open_exr_has_linear_colour_depth_and_normals_of_the_scene(tmp_path, fie
     assert np.median(np.abs(got["Head.Combined.R"] - red)[covered]) < 0.002
 
 
+@pytest.mark.slow
 def test_blender_reads_the_passes(tmp_path, field_file):
     pytest.importorskip("bpy")
     run("views", field=field_file, folder=str(tmp_path), format="exr", cameras=listed(0))
@@ -220,6 +221,7 @@ def test_cancelled_and_continued(tmp_path, field_file):
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle(tmp_path, field_file, root):
     """SIGKILL, at an arbitrary moment: no half file, and what goes on ends the same."""
     if not hasattr(signal, "SIGKILL"):

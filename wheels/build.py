@@ -28,7 +28,7 @@ CACHE = ROOT / "build" / "wheels"
 MANIFEST = "blender_manifest.toml"
 
 # What the extension is made of. The training code and the package tools stay at home.
-FILES = ("__init__.py", "LICENSE", "README.md", "CHANGELOG.md")
+FILES = ("__init__.py", "api.py", "LICENSE", "README.md", "CHANGELOG.md")
 FOLDERS = ("operators", "panels", "engine")
 LEFT_OUT = ("engine/training",)
 KINDS = {".py", ".toml", ".json", ".md", ".txt", ".safetensors", ".png", ".svg", ".glsl"}

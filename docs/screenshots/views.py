@@ -124,7 +124,10 @@ def steps(gui):
     # Seen and played through the cameras; the mesh out of the way
     for item in bpy.context.selected_objects:
         item.select_set(False)
-    made.hide_viewport = True
+    made.hide_viewport, view.show_gizmo = True, False
+    view.overlay.show_relationship_lines = False
+    for data in bpy.data.cameras:
+        data.display_size = 0.001
     looks = module("operators.build.views")
     with gui.override("WINDOW"):
         looks.look_through(bpy.context)

@@ -96,7 +96,7 @@ def _object(camera: cameras.Camera, to_world: np.ndarray) -> bpy.types.Object:
     else:
         data.lens = numbers["lens"]
     data.clip_start, data.clip_end = 0.01, 100.0  # metres: a lens may come close to skin
-    data.display_size = 0.08
+    data.display_size = 0.05  # many of them stand about
     made = bpy.data.objects.new(camera.name, data)
     made.matrix_world = Matrix(numbers["matrix_world"].tolist())
     made["triplane_resolution"] = [numbers["resolution_x"], numbers["resolution_y"]]
