@@ -12,6 +12,7 @@ from engine import cameras, device
 from engine.errors import Cancelled
 from engine.render import compositing, sampling
 from engine.render.rays import camera_rays, pixel_rays
+from engine.render.threads import side_by_side
 from engine.render.volume import RaySettings, render_chunked, render_rays
 
 
@@ -230,3 +231,25 @@ def test_gradients_reach_the_field():
     out = render_rays(Growing(), origin, directions, SETTINGS, ray_indices=torch.arange(64))
     out.opacity.mean().backward()
     assert scale.grad > 0  # a larger ball covers more
+
+
+def test_pieces_run_side_by_side_in_order_and_alike():
+    threads = torch.get_num_threads()
+    pieces = [(torch.full((3,), float(i)),) for i in range(7)]
+
+    def work(x: torch.Tensor) -> tuple:
+        return x + 1, torch.is_autocast_enabled("cpu"), torch.get_num_threads()
+
+    torch.set_num_threads(2)
+    try:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            out = side_by_side(work, pieces, lambda: None)
+        assert [int(x[0]) for x, _, _ in out] == list(range(1, 8))
+        assert {(auto, own) for _, auto, own in out} == {(True, 1)}
+        assert torch.get_num_threads() == 2
+        with torch.no_grad(), pytest.raises(ZeroDivisionError):  # of a thread, to the caller
+            side_by_side(lambda x: 1 / 0, pieces, lambda: None)
+        plain = side_by_side(work, pieces, lambda: None)  # with gradients: one after the other
+        assert {own for _, _, own in plain} == {2}
+    finally:
+        torch.set_num_threads(threads)

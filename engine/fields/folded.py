@@ -75,14 +75,15 @@ class FoldedPlanes:
         merged = merged_planes(planes.detach(), pairs)
         self.pairs = tuple(merged)
         self.stride = self.resolution + BEFORE + AFTER
-        tables = []
-        for plane in merged.values():
-            texels = F.linear(plane.permute(1, 2, 0), weight.detach() / len(planes))
-            tables.append(F.pad(texels, (0, 0, BEFORE, AFTER, BEFORE, AFTER)))
-        tables[0] += bias.detach()
-        self.table = torch.stack(tables).flatten(0, 2)
+        inner = slice(BEFORE, BEFORE + self.resolution)
+        table = planes.new_zeros(len(merged), self.stride, self.stride, len(bias))
+        for k, plane in enumerate(merged.values()):
+            texels = plane.permute(1, 2, 0).contiguous()
+            table[k, inner, inner] = F.linear(texels, weight.detach() / len(planes))
+        table[0] += bias.detach()
+        self.table = table.flatten(0, 2)
         corners = torch.tensor([0, 1, self.stride, self.stride + 1], dtype=torch.int32)
-        starts = torch.arange(len(tables), dtype=torch.int32) * self.stride**2
+        starts = torch.arange(len(merged), dtype=torch.int32) * self.stride**2
         self._corners = (starts[:, None] + corners).to(planes.device)  # [pairs, 4]
 
     def hidden(self, points: torch.Tensor) -> torch.Tensor:

@@ -211,6 +211,7 @@ class TriplaneField(Field):
         only: torch.Tensor | None = None,
     ) -> Render:
         with torch.no_grad():
+            self.folded()  # once, before several threads ask for it
             origin, directions = camera_rays(camera, self.planes.device)
             if only is not None:
                 wanted = only.flatten()

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from engine import device
 from engine.render import compositing, sampling
 from engine.render.compositing import Composite
+from engine.render.threads import side_by_side
 
 # Samples that weigh less are left out: all of a ray's together change a colour by less than 2e-5.
 NEGLIGIBLE = 2e-7
@@ -93,11 +94,12 @@ def render_chunked(
     """
     size = device.chunk_items(bytes_per_sample * max(settings.coarse, settings.fine))
     indices = torch.arange(len(directions), device=directions.device)
-    parts = []
-    for rays, index in zip(directions.split(size), indices.split(size)):
-        check()
+
+    def chunk(rays: torch.Tensor, index: torch.Tensor) -> Composite:
         start = origin if origin.ndim == 1 else origin[index]
-        parts.append(render_rays(source, start, rays, settings, ray_indices=index, seed=seed))
+        return render_rays(source, start, rays, settings, ray_indices=index, seed=seed)
+
+    parts = side_by_side(chunk, list(zip(directions.split(size), indices.split(size))), check)
     return Composite(
         torch.cat([p.features for p in parts]),
         torch.cat([p.depth for p in parts]),

@@ -139,6 +139,8 @@ class EG3DGenerator(nn.Module):
         features, depths, opacities = [], [], []
         for sample, camera in zip(planes, cameras):
             field = sample if isinstance(sample, TriplaneField) else self.field(sample)
+            if not torch.is_grad_enabled():
+                field.folded()  # once, before several threads ask for it
             cam2world, intrinsics = camera[:16].view(4, 4), camera[16:25].view(3, 3)
             origin, directions = pixel_rays(cam2world, intrinsics, size, size)
             out = render_chunked(
