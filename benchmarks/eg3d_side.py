@@ -55,11 +55,12 @@ def ours(parity: Path, meshes: bool) -> tuple[dict, dict]:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     import torch
 
-    from engine import device
+    from engine import device, memory
     from engine.surface import isosurface
     from engine.systems.eg3d.config import FFHQ512
     from engine.systems.eg3d.generator import EG3DGenerator
 
+    memory.keep_freed()  # as our worker and command line do
     torch.set_grad_enabled(False)
     facts: dict = {"memory_start": peak()}
     module, spec = seeded(parity)

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from . import __version__, batch_command, jobs, model_command
+from . import __version__, batch_command, jobs, memory, model_command
 from .client import EngineClient, EngineSettings, JobFailed
 from .errors import OutputError, ParameterError
 from .failures import describe
@@ -35,6 +35,7 @@ OWN_COMMANDS = ("import_model", "selftest")  # jobs that have a command of anoth
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    memory.keep_freed()
     args = _parser().parse_args(arguments)
     if args.command == "worker":
         return worker_main(args.log)

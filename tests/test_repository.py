@@ -24,7 +24,7 @@ ROWS = (
     ("systems", "inversion", "portrait", "surface", "checkpoints", "sampling", "views"),
     ("fields", "render", "headspace"),
     ("networks",),
-    ("client", "process", "failures", "wire", "device", "cameras", "errors", "weights"),
+    ("client", "process", "failures", "wire", "device", "cameras", "errors", "memory", "weights"),
 )
 HEIGHT = {room: -row for row, rooms in enumerate(ROWS) for room in rooms}
 # What only the engine's process may load: Blender would wait seconds for these.

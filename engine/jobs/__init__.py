@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from .. import memory
 from ..errors import ParameterError
 from .base import Job, Param
 
@@ -61,6 +62,7 @@ def release_memory() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
+    memory.give_back()
 
 
 def _describe_param(param: Param) -> dict[str, Any]:
