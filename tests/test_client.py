@@ -213,6 +213,13 @@ def test_the_caller_never_waits(client):
     assert any(longest_call(client) < 0.05 for _ in range(3))
 
 
+def rest(client, limit: float = 20.0) -> None:
+    """Until all jobs are over. (A process is idle for a moment before it gets its job.)"""
+    end = time.monotonic() + limit
+    while (client.state != "idle" or client.waiting) and time.monotonic() < end:
+        time.sleep(0.01)
+
+
 def longest_call(client) -> float:
     """Seconds that one call took at most. (A busy machine gets three tries.)"""
     longest, ended, job = 0.0, False, None
@@ -230,18 +237,14 @@ def longest_call(client) -> float:
 
 def test_only_the_newest_preview_is_kept(client):
     job = client.submit("selftest", {"seconds": 0.6, "steps": 5})
-    while client.state != "idle":
-        time.sleep(0.01)
+    rest(client)
     names = [e["event"] for e in client.poll(job)]
     assert names.count("preview") == 1 and names.count("progress") == 5 and names[-1] == "result"
 
 
 def test_every_item_arrives_in_order_however_late_they_are_fetched(client):
     job = client.submit("selftest", {"seconds": 0.1, "steps": 3, "items": 40, "size": 3})
-    end = time.monotonic() + 10
-    # A process is idle for a moment before it gets the job.
-    while (client.state != "idle" or client.waiting) and time.monotonic() < end:
-        time.sleep(0.01)
+    rest(client)
     events = client.poll(job)
     items = [e for e in events if e["event"] == "item"]
     assert [e["meta"] for e in items] == [
