@@ -8,7 +8,7 @@ import numpy as np
 from mathutils import Vector
 
 from ..engine.errors import ParameterError
-from . import session, viewing
+from . import viewing
 from .batch import BatchOperator, Task
 from .build import field, head, linked, seen
 from .fieldjob import FieldOperator
@@ -76,7 +76,7 @@ class TRIPLANE_OT_bake_views(
 
     def item(self, context, event):
         self._kept += 1
-        session.thumbnails.show(event["image"])
+        super().item(context, event)
 
     def finish_task(self, context, index, prepared):
         plan, frames = self._plans[index], prepared["meta"]["frames"]

@@ -7,7 +7,7 @@ import bpy
 
 from ..engine.errors import TriplaneError
 from ..engine.views import rigs
-from . import viewing
+from . import polls, viewing
 from .build import head, rig
 
 LABELS = {kind: label for kind, label, _ in viewing.RIGS}
@@ -22,10 +22,7 @@ class TRIPLANE_OT_camera_rig(viewing.Rig, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        if head.active(context) is None:
-            cls.poll_message_set("Select a head that Triplane has made")
-            return False
-        return True
+        return polls.has_head(cls, context)
 
     def invoke(self, context, event):
         """From a button: what the call leaves open is as the panel says."""

@@ -15,13 +15,6 @@ class TRIPLANE_OT_check_engine(JobOperator, bpy.types.Operator):
     job = "selftest"
     title = "Checking the engine"
 
-    @classmethod
-    def poll(cls, context):
-        if session.running() is not None:
-            cls.poll_message_set("Another job is still running")
-            return False
-        return True
-
     def setup(self, context):
         session.engine_facts = ""
         return {"torch": True}

@@ -8,7 +8,7 @@ import numpy as np
 from bpy.props import FloatProperty
 
 from ..engine.errors import ParameterError
-from . import session, viewing
+from . import viewing
 from .build import field, head, seen
 from .fieldjob import FieldOperator
 
@@ -73,9 +73,6 @@ class TRIPLANE_OT_export_dataset(
             "field_to_world": [float(x) for x in world.ravel()],
             "folder": into if self.folder else os.path.join(into, f"{name}_data"),
         }
-
-    def item(self, context, event):
-        session.thumbnails.show(event["image"])
 
     def prepare(self, result):
         return result["meta"]

@@ -8,7 +8,7 @@ import bpy
 from bpy.props import EnumProperty, StringProperty
 
 from ..engine.errors import OutputError, TriplaneError
-from . import viewing
+from . import polls, viewing
 from .build import exported, head
 
 
@@ -32,13 +32,7 @@ class TRIPLANE_OT_export_head(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        if head.active(context) is None:
-            cls.poll_message_set("Select a head that Triplane has made")
-            return False
-        if context.mode != "OBJECT":
-            cls.poll_message_set("Leave the editing mode first")
-            return False
-        return True
+        return polls.has_head(cls, context) and polls.in_object_mode(cls, context)
 
     def invoke(self, context, event):
         name = viewing.file_name(head.active(context).name)

@@ -3,7 +3,7 @@
 import bpy
 
 from ..engine.errors import TriplaneError
-from . import models, parameters
+from . import models, parameters, polls
 from .build import head
 from .fieldjob import FieldOperator
 
@@ -23,18 +23,10 @@ class TRIPLANE_OT_extract_mesh(FieldOperator, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        if not super().poll(context):
-            return False
-        if context.mode != "OBJECT":
-            cls.poll_message_set("Leave the editing mode first")
-            return False
-        return True
+        return super().poll(context) and polls.in_object_mode(cls, context)
 
     def invoke(self, context, event):
-        chosen = parameters.settings(context)
-        for name in ("faces", "texture_size"):
-            if not self.properties.is_property_set(name):
-                setattr(self, name, getattr(chosen, name))
+        parameters.fill(self, parameters.settings(context), ("faces", "texture_size"))
         return super().invoke(context, event)
 
     def setup(self, context):

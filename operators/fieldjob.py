@@ -4,7 +4,7 @@ import os
 import tempfile
 
 from ..engine.errors import TriplaneError
-from . import session
+from . import polls
 from .build import field, head
 from .job import JobOperator
 
@@ -49,10 +49,4 @@ class FieldOperator(FieldFiles, JobOperator):
 
     @classmethod
     def poll(cls, context):
-        if session.running() is not None:
-            cls.poll_message_set("Another job is still running")
-            return False
-        if head.active(context) is None:
-            cls.poll_message_set("Select a head that Triplane has made")
-            return False
-        return True
+        return super().poll(context) and polls.has_head(cls, context)

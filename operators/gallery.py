@@ -35,13 +35,6 @@ class TRIPLANE_OT_gallery(JobOperator, sampling.Latent, bpy.types.Operator):
         options={"SKIP_SAVE"},
     )
 
-    @classmethod
-    def poll(cls, context):
-        if session.running() is not None:
-            cls.poll_message_set("Another job is still running")
-            return False
-        return True
-
     def invoke(self, context, event):
         """From a button: what the call leaves open is as the sidebar says."""
         sampling.fill(self, context, ("first", *sampling.NAMES))

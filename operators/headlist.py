@@ -7,6 +7,7 @@ import re
 import bpy
 
 from ..engine.errors import ParameterError
+from . import sampling
 from .build import head
 from .fieldjob import FieldFiles
 
@@ -60,10 +61,37 @@ class HeadList(FieldFiles):
         self.model_used = next(iter(used))[0] if used else ""
         self.heads_text = json.dumps(sources)
 
+    def head_parameters(self):
+        """The job's parameters that say which heads, and how seeds become heads."""
+        given = self.latent() | {"heads": self.heads_text, "space": self.space}
+        return given | ({"model": self.model_used} if self.model_used else {})
+
     def whole_name(self):
         """What the path through the heads may be called."""
         first, last = self.labels[0], self.labels[-1]
         return f"{first} to {last}" if len(self.labels) > 1 else first
+
+
+class HeadPath(HeadList):
+    """Mix-in of an operator that goes from one head to the next, from a frame of the scene on. It
+    has the properties of sampling.Latent and sampling.Path, and `start`."""
+
+    def fill_path(self, context, names):
+        """From a button: what the call leaves open is as the sidebar says; from this frame on.
+        names: further properties of the sidebar."""
+        if not self.heads:
+            self.heads = of_panel(context, sampling.settings(context))
+        names = (*sampling.NAMES, *sampling.Path.__annotations__, *names)
+        sampling.fill(self, context, names)
+        if not self.properties.is_property_set("start"):
+            self.start = context.scene.frame_current
+
+    def take_path(self, context):
+        """take_heads(), of two heads at least. Raises ParameterError."""
+        self.take_heads(context, self.heads, self.space)
+        if len(self.labels) < 2:
+            raise ParameterError("Two heads at least are needed.", "Give two seeds, such as 3, 9.")
+        self.title = f"From {self.whole_name()}"
 
 
 def selected(context):

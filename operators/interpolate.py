@@ -6,15 +6,14 @@ import tempfile
 import bpy
 from bpy.props import IntProperty, StringProperty
 
-from ..engine.errors import ParameterError
-from . import headlist, sampling, session
+from . import sampling
 from .build import sequence, views
-from .headlist import HeadList
+from .headlist import HeadPath
 from .job import JobOperator
 
 
 class TRIPLANE_OT_interpolate(
-    HeadList,
+    HeadPath,
     sampling.Path,
     sampling.Latent,
     sampling.View,
@@ -51,35 +50,17 @@ class TRIPLANE_OT_interpolate(
         options={"SKIP_SAVE"},
     )
 
-    @classmethod
-    def poll(cls, context):
-        if session.running() is not None:
-            cls.poll_message_set("Another job is still running")
-            return False
-        return True
-
     def invoke(self, context, event):
-        """From a button: what the call leaves open is as the sidebar says; from this frame on."""
-        if not self.heads:
-            self.heads = headlist.of_panel(context, sampling.settings(context))
-        names = (*sampling.NAMES, *sampling.Path.__annotations__, *sampling.View.__annotations__)
-        sampling.fill(self, context, names)
-        if not self.properties.is_property_set("start"):
-            self.start = context.scene.frame_current
+        self.fill_path(context, sampling.View.__annotations__)
         return super().invoke(context, event)
 
     def setup(self, context):
-        self.take_heads(context, self.heads, self.space)
-        if len(self.labels) < 2:
-            raise ParameterError("Two heads at least are needed.", "Give two seeds, such as 3, 9.")
+        self.take_path(context)
         self._name = self.name or self.whole_name()
-        self.title = f"From {self.whole_name()}"
         self._made_folder = ""
         folder = bpy.path.abspath(self.folder) if self.folder else self._new_folder()
-        self._parameters = self.latent() | {
-            "heads": self.heads_text,
+        return self.head_parameters() | {
             "steps": self.steps,
-            "space": self.space,
             "view_yaw": self.view_yaw,
             "view_pitch": self.view_pitch,
             "orbit": self.orbit,
@@ -87,12 +68,6 @@ class TRIPLANE_OT_interpolate(
             "folder": folder,
             "name": self._name,
         }
-        if self.model_used:
-            self._parameters["model"] = self.model_used
-        return self._parameters
-
-    def item(self, context, event):
-        session.thumbnails.show(event["image"])
 
     def finish(self, context, prepared):
         meta = prepared["meta"]

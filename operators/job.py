@@ -6,7 +6,7 @@ import time
 import bpy
 
 from ..engine.errors import Cancelled, TriplaneError
-from . import session
+from . import polls, session
 
 TICK = 0.1  # seconds between looks at the engine's events
 
@@ -33,11 +33,15 @@ class JobOperator:
     title = ""
     place = "photo"
 
+    @classmethod
+    def poll(cls, context):
+        return polls.idle(cls)
+
     def setup(self, context):
         raise NotImplementedError
 
     def item(self, context, event):
-        pass
+        session.thumbnails.show(event["image"])
 
     def prepare(self, result):
         return result

@@ -3,17 +3,14 @@
 import bpy
 from bpy.props import IntProperty
 
-from ..engine.errors import ParameterError
-from . import headlist, newhead, sampling, session
+from . import newhead, sampling
 from .batch import BatchOperator, Task
 from .build import collect, head, views
-from .headlist import HeadList
-
-MESH = ("faces", "texture_size", "keep_fields")
+from .headlist import HeadPath
 
 
 class TRIPLANE_OT_keyframe_heads(
-    HeadList,
+    HeadPath,
     BatchOperator,
     sampling.Path,
     sampling.Latent,
@@ -38,39 +35,16 @@ class TRIPLANE_OT_keyframe_heads(
         options={"SKIP_SAVE"},
     )
 
-    @classmethod
-    def poll(cls, context):
-        if session.running() is not None:
-            cls.poll_message_set("Another job is still running")
-            return False
-        return True
-
     def invoke(self, context, event):
-        """From a button: what the call leaves open is as the sidebar says; from this frame on."""
-        if not self.heads:
-            self.heads = headlist.of_panel(context, sampling.settings(context))
-        names = ("hold", *sampling.NAMES, *sampling.Path.__annotations__, *MESH)
-        sampling.fill(self, context, names)
-        if not self.properties.is_property_set("start"):
-            self.start = context.scene.frame_current
+        self.fill_path(context, ("hold", *sampling.MESH))
         return super().invoke(context, event)
 
     def tasks(self, context):
-        self.take_heads(context, self.heads, self.space)
-        if len(self.labels) < 2:
-            raise ParameterError("Two heads at least are needed.", "Give two seeds, such as 3, 9.")
+        self.take_path(context)
         whole = self.whole_name()
-        self.title = f"From {whole}"
         self._into, self._names, self._matrix = collect.Collection(whole), {}, None
         self._x = head.free_place(context.scene)
-        common = self.latent() | {
-            "heads": self.heads_text,
-            "space": self.space,
-            "faces": self.faces,
-            "texture_size": self.texture_size,
-        }
-        if self.model_used:
-            common["model"] = self.model_used
+        common = self.head_parameters() | self.mesh_parameters()
         count = (len(self.labels) - 1) * (self.steps - 1) + 1
         found = []
         for number in range(count):
@@ -85,7 +59,7 @@ class TRIPLANE_OT_keyframe_heads(
         return prepared
 
     def finish_task(self, context, index, prepared):
-        kept = {"faces": self.faces, "texture_size": self.texture_size}
+        kept = self.mesh_parameters()
         made = newhead.build(context, prepared, kept, self._into.get(context), self.keep_fields)
         made.location.x = self._x
         made.hide_viewport = made.hide_render = bool(self._names)  # the first stays for now

@@ -62,13 +62,6 @@ class TRIPLANE_OT_model_add(JobOperator, bpy.types.Operator):
         options={"SKIP_SAVE"},
     )
 
-    @classmethod
-    def poll(cls, context):
-        if session.running() is not None:
-            cls.poll_message_set("Another job is still running")
-            return False
-        return True
-
     def invoke(self, context, event):
         self._browsing = not self.filepath and context.window is not None
         if not self._browsing:

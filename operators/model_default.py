@@ -4,8 +4,7 @@ import bpy
 from bpy.props import StringProperty
 
 from ..engine.checkpoints import registry
-from ..engine.errors import TriplaneError
-from . import models, session
+from . import models
 
 
 class TRIPLANE_OT_model_default(bpy.types.Operator):
@@ -17,10 +16,4 @@ class TRIPLANE_OT_model_default(bpy.types.Operator):
     name: StringProperty(name="Model", description="The model's name", options={"SKIP_SAVE"})
 
     def execute(self, context):
-        try:
-            registry.set_default(models.folder(), self.name)
-        except TriplaneError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        session.redraw()
-        return {"FINISHED"}
+        return models.change(self, "", registry.set_default, self.name)

@@ -4,8 +4,7 @@ import bpy
 from bpy.props import StringProperty
 
 from ..engine.checkpoints import registry
-from ..engine.errors import TriplaneError
-from . import models, session
+from . import models, polls
 
 
 class TRIPLANE_OT_model_remove(bpy.types.Operator):
@@ -18,10 +17,7 @@ class TRIPLANE_OT_model_remove(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        if session.running() is not None:
-            cls.poll_message_set("A job is still running: it may need the model")
-            return False
-        return True
+        return polls.idle(cls, "A job is still running: it may need the model")
 
     def invoke(self, context, event):
         return context.window_manager.invoke_confirm(
@@ -29,11 +25,4 @@ class TRIPLANE_OT_model_remove(bpy.types.Operator):
         )
 
     def execute(self, context):
-        try:
-            registry.remove(models.folder(), self.name)
-        except TriplaneError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        session.redraw()
-        self.report({"INFO"}, f"Deleted {self.name}")
-        return {"FINISHED"}
+        return models.change(self, f"Deleted {self.name}", registry.remove, self.name)

@@ -4,8 +4,7 @@ import bpy
 from bpy.props import StringProperty
 
 from ..engine.checkpoints import registry
-from ..engine.errors import TriplaneError
-from . import models, session
+from . import models, polls
 
 
 class TRIPLANE_OT_model_rename(bpy.types.Operator):
@@ -23,21 +22,12 @@ class TRIPLANE_OT_model_rename(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        if session.running() is not None:
-            cls.poll_message_set("A job is still running: it may need the model")
-            return False
-        return True
+        return polls.idle(cls, "A job is still running: it may need the model")
 
     def invoke(self, context, event):
         self.to = self.name
         return context.window_manager.invoke_props_dialog(self)
 
     def execute(self, context):
-        try:
-            registry.rename(models.folder(), self.name, self.to)
-        except TriplaneError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        session.redraw()
-        self.report({"INFO"}, f"{self.name} is called {self.to} now")
-        return {"FINISHED"}
+        done = f"{self.name} is called {self.to} now"
+        return models.change(self, done, registry.rename, self.name, self.to)

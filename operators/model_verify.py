@@ -7,7 +7,7 @@ from bpy.props import StringProperty
 
 from ..engine.checkpoints import registry
 from ..engine.errors import Cancelled, TriplaneError, WeightsError
-from . import models, session
+from . import models, polls, session
 from .job import TICK, unexpected
 
 
@@ -21,10 +21,7 @@ class TRIPLANE_OT_model_verify(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        if session.running() is not None:
-            cls.poll_message_set("Another job is still running")
-            return False
-        return True
+        return polls.idle(cls)
 
     def execute(self, context):
         return self._end(self._verify(lambda: None))

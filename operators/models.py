@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ..engine.checkpoints import registry
 from ..engine.checkpoints.registry import BUILT_IN, ModelInfo
+from ..engine.errors import TriplaneError
 from . import session
 
-__all__ = ["BUILT_IN", "ModelInfo", "checked", "default", "find", "folder", "listed"]
+__all__ = ["BUILT_IN", "ModelInfo", "change", "checked", "default", "find", "folder", "listed"]
 
 # What "Verify" has found, by path and time of change: "" if all is well, else a sentence.
 checked: dict[tuple[str, int], str] = {}
@@ -40,6 +41,21 @@ def find(name: str) -> ModelInfo | None:
     """The model of that name ('' for the default one), or None."""
     name = name or default()
     return next((m for m in listed() if m.name == name), None)
+
+
+def change(operator, done: str, function, *arguments) -> set[str]:
+    """Run one of the registry's functions on the folder of the models, for an operator: its trouble
+    is reported in a sentence, its success with `done` if that says anything. What execute()
+    returns."""
+    try:
+        function(folder(), *arguments)
+    except TriplaneError as error:
+        operator.report({"ERROR"}, str(error))
+        return {"CANCELLED"}
+    session.redraw()
+    if done:
+        operator.report({"INFO"}, done)
+    return {"FINISHED"}
 
 
 def stamp(path: str | os.PathLike) -> tuple[str, int]:

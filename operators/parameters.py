@@ -140,6 +140,13 @@ def settings(context):
     return context.window_manager.triplane
 
 
+def fill(operator, chosen, names):
+    """Give `operator` what its call has left open of these properties, from `chosen` settings."""
+    for name in names:
+        if not operator.properties.is_property_set(name):
+            setattr(operator, name, getattr(chosen, name))
+
+
 def register():
     bpy.utils.register_class(TRIPLANE_PG_settings)
     bpy.types.WindowManager.triplane = PointerProperty(type=TRIPLANE_PG_settings)

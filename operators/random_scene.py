@@ -3,11 +3,9 @@
 import bpy
 from bpy.props import FloatVectorProperty
 
-from . import newhead, sampling, session
+from . import newhead, sampling
 from .batch import BatchOperator, Task
 from .build import collect, head, layout, views
-
-MESH = ("faces", "texture_size", "keep_fields")
 
 
 class TRIPLANE_OT_random_scene(
@@ -37,16 +35,9 @@ class TRIPLANE_OT_random_scene(
         options={"SKIP_SAVE"},
     )
 
-    @classmethod
-    def poll(cls, context):
-        if session.running() is not None:
-            cls.poll_message_set("Another job is still running")
-            return False
-        return True
-
     def invoke(self, context, event):
         """From a button: what the call leaves open is as the sidebar says; at the 3D cursor."""
-        names = ("seed", "count", "layout", "spacing", *sampling.NAMES, *MESH)
+        names = ("seed", "count", "layout", "spacing", *sampling.NAMES, *sampling.MESH)
         sampling.fill(self, context, names)
         if not self.properties.is_property_set("location"):
             self.location = context.scene.cursor.location
@@ -56,7 +47,7 @@ class TRIPLANE_OT_random_scene(
         self._places = layout.places(self.layout, self.count, self.spacing)
         self._into = collect.Collection("heads")
         self._names = {}
-        common = self.latent() | {"faces": self.faces, "texture_size": self.texture_size}
+        common = self.latent() | self.mesh_parameters()
         found = []
         for number in range(self.seed, min(self.seed + self.count, sampling.LAST_SEED + 1)):
             name = f"head {number}"
@@ -67,7 +58,7 @@ class TRIPLANE_OT_random_scene(
         return head.prepare(result["meta"], result["arrays"])
 
     def finish_task(self, context, index, prepared):
-        kept = {"faces": self.faces, "texture_size": self.texture_size}
+        kept = self.mesh_parameters()
         made = newhead.build(context, prepared, kept, self._into.get(context), self.keep_fields)
         x, y, turn = self._places[index]
         made.location = (self.location[0] + x, self.location[1] + y, self.location[2])

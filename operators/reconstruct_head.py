@@ -6,7 +6,7 @@ import bpy
 from bpy.props import StringProperty
 
 from ..engine.errors import PhotoError
-from . import parameters, session
+from . import parameters
 from .job import JobOperator
 from .newhead import NewHead
 
@@ -29,13 +29,6 @@ class TRIPLANE_OT_reconstruct_head(NewHead, JobOperator, parameters.Parameters, 
         options={"SKIP_SAVE"},
     )
 
-    @classmethod
-    def poll(cls, context):
-        if session.running() is not None:
-            cls.poll_message_set("Another job is still running")
-            return False
-        return True
-
     def invoke(self, context, event):
         """From a button: what the call leaves open is as the sidebar says."""
         chosen = parameters.settings(context)
@@ -43,9 +36,7 @@ class TRIPLANE_OT_reconstruct_head(NewHead, JobOperator, parameters.Parameters, 
             self.filepath = chosen.photo
             if chosen.points_by_hand:
                 self.points = chosen.points
-            for name in parameters.NAMES:
-                if name != "points" and not self.properties.is_property_set(name):
-                    setattr(self, name, getattr(chosen, name))
+            parameters.fill(self, chosen, [name for name in parameters.NAMES if name != "points"])
         return super().invoke(context, event)
 
     def setup(self, context):

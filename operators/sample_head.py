@@ -3,7 +3,7 @@
 import bpy
 from bpy.props import FloatProperty, StringProperty
 
-from . import sampling, session
+from . import sampling
 from .headlist import HeadList
 from .job import JobOperator
 from .newhead import NewHead
@@ -46,13 +46,6 @@ class TRIPLANE_OT_sample_head(
         name="Name", description="The head's name; empty: from its seed", options={"SKIP_SAVE"}
     )
 
-    @classmethod
-    def poll(cls, context):
-        if session.running() is not None:
-            cls.poll_message_set("Another job is still running")
-            return False
-        return True
-
     def invoke(self, context, event):
         """From a button: what the call leaves open is as the sidebar says."""
         chosen = sampling.settings(context)
@@ -72,20 +65,13 @@ class TRIPLANE_OT_sample_head(
         elif not name:
             name = f"{self.whole_name()}, {self.at:.2f}"
         self.title = f"Making {name}"
-        self._parameters = self.latent() | {
-            "heads": self.heads_text,
+        return self.head_parameters() | self.mesh_parameters() | {
             "at": self.at,
-            "space": self.space,
             "mix_seed": self.mix_seed,
             "mix_from": self.mix_from,
             "mix_to": self.mix_to,
-            "faces": self.faces,
-            "texture_size": self.texture_size,
             "name": name,
-        }
-        if self.model_used:
-            self._parameters["model"] = self.model_used
-        return self._parameters
+        }  # fmt: skip
 
     def kept(self):
-        return {name: self._parameters[name] for name in ("faces", "texture_size")}
+        return self.mesh_parameters()

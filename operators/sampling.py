@@ -128,6 +128,10 @@ class Mesh:
     faces: parameters.Parameters.__annotations__["faces"]
     texture_size: parameters.Parameters.__annotations__["texture_size"]
 
+    def mesh_parameters(self):
+        """These parameters, as jobs want them and heads keep them."""
+        return {"faces": self.faces, "texture_size": self.texture_size}
+
 
 class Path:
     """Mix-in: heads to blend, and how."""
@@ -281,6 +285,7 @@ class TRIPLANE_PG_sampling(
 
 
 NAMES = tuple(Latent.__annotations__)
+MESH = (*Mesh.__annotations__, *Kept.__annotations__)
 
 
 def settings(context):
@@ -290,10 +295,7 @@ def settings(context):
 
 def fill(operator, context, names):
     """Give `operator` what its call has left open, as the panels say."""
-    chosen = settings(context)
-    for name in names:
-        if not operator.properties.is_property_set(name):
-            setattr(operator, name, getattr(chosen, name))
+    parameters.fill(operator, settings(context), names)
 
 
 def register():

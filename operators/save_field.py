@@ -5,6 +5,7 @@ import os
 import bpy
 from bpy.props import StringProperty
 
+from . import polls
 from .build import field, head
 
 
@@ -19,10 +20,7 @@ class TRIPLANE_OT_save_field(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        if head.active(context) is None:
-            cls.poll_message_set("Select a head that Triplane has made")
-            return False
-        return True
+        return polls.has_head(cls, context)
 
     def invoke(self, context, event):
         name = bpy.path.clean_name(head.active(context).name)

@@ -6,7 +6,7 @@ import os
 import bpy
 from bpy.props import StringProperty
 
-from . import headlist, models, session, viewing
+from . import headlist, models, viewing
 from .build import head, linked
 from .fieldjob import FieldOperator
 
@@ -65,9 +65,6 @@ class TRIPLANE_OT_view_sheet(
             "folder": viewing.folder(self.folder),
             "name": self.name or viewing.file_name(self._title),
         }
-
-    def item(self, context, event):
-        session.thumbnails.show(event["image"])
 
     def prepare(self, result):
         return result["meta"]

@@ -18,6 +18,8 @@ from bpy.props import (
     StringProperty,
 )
 
+from . import parameters
+
 FORMATS = (
     ("png", "PNG", "8 bits a channel, with transparency"),
     ("png16", "PNG, 16 Bits", "16 bits a channel, with transparency"),
@@ -311,11 +313,8 @@ def settings(context):
 
 def fill(operator, context, *parts):
     """Give `operator` what its call has left open of these mix-ins, as the panel says."""
-    chosen = settings(context)
-    for part in parts:
-        for name in part.__annotations__:
-            if not operator.properties.is_property_set(name):
-                setattr(operator, name, getattr(chosen, name))
+    names = [name for part in parts for name in part.__annotations__]
+    parameters.fill(operator, settings(context), names)
 
 
 def file_name(name):

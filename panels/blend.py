@@ -74,13 +74,4 @@ class TRIPLANE_PT_blend_advanced(status.Sidebar, bpy.types.Panel):
 
 
 CLASSES = (TRIPLANE_PT_blend, TRIPLANE_PT_blend_advanced)
-
-
-def register():
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
-
-
-def unregister():
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -145,13 +145,4 @@ def _origin(recipe):
 
 
 CLASSES = (TRIPLANE_PT_reconstruct, TRIPLANE_PT_advanced, TRIPLANE_PT_head)
-
-
-def register():
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
-
-
-def unregister():
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -127,13 +127,4 @@ CLASSES = (
     TRIPLANE_PT_sheet,
     TRIPLANE_PT_export,
 )
-
-
-def register():
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
-
-
-def unregister():
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

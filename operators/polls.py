@@ -1,0 +1,31 @@
+"""What operators need before they can run, and the sentence that says what is missing.
+
+For poll(): each takes the operator's class, and returns whether it is met.
+"""
+
+from . import session
+from .build import head
+
+
+def idle(cls, sentence="Another job is still running"):
+    """No job runs."""
+    if session.running() is not None:
+        cls.poll_message_set(sentence)
+        return False
+    return True
+
+
+def has_head(cls, context):
+    """There is a head to work on."""
+    if head.active(context) is None:
+        cls.poll_message_set("Select a head that Triplane has made")
+        return False
+    return True
+
+
+def in_object_mode(cls, context):
+    """Nothing is being edited."""
+    if context.mode != "OBJECT":
+        cls.poll_message_set("Leave the editing mode first")
+        return False
+    return True
