@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 PROTOCOL = 1
-MAX_HEADER = 1 << 20  # bytes of JSON; parameters and figures need a few thousand
+MAX_HEADER = 16 << 20  # bytes of JSON; 100,000 pictures' paths fit
 MAX_BODY = 2 << 30  # bytes of arrays; an 8192 x 8192 texture with its photo and field is 0.4 GB
 
 _MAGIC = b"TPW1"

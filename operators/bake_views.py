@@ -60,7 +60,10 @@ class TRIPLANE_OT_bake_views(
                 into = os.path.join(into, viewing.file_name(name))
             plan = _Plan(name, views, into, made, context.scene)
             self._plans.append(plan)
-            listed = [{"frame": f, "camera": c.to_json()} for f, _, c, _ in views]
+            listed = [
+                {"frame": f, "camera": c.to_json(), "field_to_world": w.ravel().tolist()}
+                for f, _, c, w in views
+            ]
             path = os.path.join(self._folder, f"cameras-{len(found)}.json")
             field.write_whole(path, json.dumps(listed).encode())
             world = [float(x) for x in views[0][3].ravel()]

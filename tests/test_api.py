@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 
 import addon_profile
 import pytest
@@ -30,7 +31,7 @@ corners = [head.object.matrix_world @ v.co for v in head.mesh().vertices]
 facts["box"] = [np.min(corners, 0).tolist(), np.max(corners, 0).tolist()]
 before = census()
 facts["exported"] = [head.export(path(f"head.{kind}")) for kind in
-                     ("glb", "gltf", "obj", "ply", "usdz", "usdc", "fbx")]
+                     ("glb", "gltf", "obj", "ply", "usdz", "usdc", "usda", "fbx")]
 facts["sheet"] = head.sheet(path("my sheet.png"), size=32)
 facts["data"] = head.dataset(path("data"), views=3, size=32, points=50)
 facts["field"] = head.save_field(path("field.safetensors"))
@@ -167,7 +168,7 @@ def test_nothing_stays_behind(used):
     assert used["removed"] == "<Head, removed>"
 
 
-@pytest.mark.parametrize("kind", ["glb", "gltf", "obj", "ply", "usdz", "usdc", "fbx"])
+@pytest.mark.parametrize("kind", ["glb", "gltf", "obj", "ply", "usdz", "usdc", "usda", "fbx"])
 def test_an_exported_head_opens_again(used, kind):
     opened = used["opened"][kind]
     for corner, want in zip(opened["box"], used["box"], strict=True):
@@ -178,9 +179,44 @@ def test_an_exported_head_opens_again(used, kind):
         "gltf": {"head.bin", "head.gltf"},
         "obj": {"head.obj", "head.mtl", "head.png"},
         "usdc": {"head.usdc", "textures"},
+        "usda": {"head.usda", "textures"},
     }.get(kind, {f"head.{kind}"})
     assert beside <= set(opened["names"])
     assert not [n for n in opened["names"] if n.startswith(".")]
+
+
+@pytest.fixture(scope="session")
+def gltf_validator(root):
+    """Khronos' validator, installed from npm as tests/gltf's lock file says: a function from a
+    file to its report."""
+    if not shutil.which("npm"):
+        pytest.skip("no npm on this machine")
+    source, into = root / "tests" / "gltf", root / "build" / "gltf"
+    into.mkdir(parents=True, exist_ok=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy2(source / name, into)
+    if not (into / "node_modules").is_dir():
+        command = ["npm", "ci", "--no-audit", "--no-fund"]
+        done = subprocess.run(command, cwd=into, capture_output=True, text=True, timeout=120)
+        if done.returncode:
+            pytest.skip(f"npm cannot install the validator: {done.stderr.strip()[-200:]}")
+
+    def check(path):
+        command = ["node", source / "validate.js", into / "node_modules", path]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert not done.returncode, done.stderr
+        return json.loads(done.stdout)["issues"]
+
+    return check
+
+
+def test_khronos_finds_nothing_wrong_with_a_glb(used, gltf_validator, tmp_path):
+    file = next(path for path in used["exported"] if path.endswith(".glb"))
+    issues = gltf_validator(file)
+    assert (issues["numErrors"], issues["numWarnings"]) == (0, 0), issues["messages"]
+    with open(file, "rb") as whole:
+        (tmp_path / "half.glb").write_bytes(whole.read()[:5000])
+    assert gltf_validator(tmp_path / "half.glb")["numErrors"] > 0
 
 
 @pytest.mark.slow

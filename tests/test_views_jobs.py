@@ -144,6 +144,26 @@ def test_open_exr_has_linear_colour_depth_and_normals_of_the_scene(tmp_path, fie
     assert np.median(np.abs(got["Head.Combined.R"] - red)[covered]) < 0.002
 
 
+def test_every_frame_has_the_normals_of_where_the_head_stands_then(tmp_path, field_file):
+    """A head that turns: the same picture, other normals; and a place that is none is refused."""
+    camera = view_fixtures.camera(1, 40)
+    turn = np.diag([-1.0, -1.0, 1.0, 1.0])
+    places = [FIELD_TO_BLENDER, turn @ FIELD_TO_BLENDER]
+    listed = [
+        {"frame": k, "camera": camera.to_json(), "field_to_world": place.ravel().tolist()}
+        for k, place in enumerate(places)
+    ]
+    given = {"field": field_file, "folder": str(tmp_path), "format": "exr"}
+    run("views", **given, cameras=json.dumps(listed))
+    first, second = (exr(tmp_path / f"view_{k:04d}.exr") for k in (0, 1))
+    assert np.array_equal(first["Head.Depth.Z"], second["Head.Depth.Z"])
+    assert np.abs(first["Head.Normal.X"]).max() > 0.5
+    assert np.allclose(first["Head.Normal.X"], -second["Head.Normal.X"], atol=1e-3)
+    listed[0]["field_to_world"][:3] = 0, 0, 0
+    with pytest.raises(ParameterError, match="field_to_world"):
+        run("views", **given, cameras=json.dumps(listed))
+
+
 @pytest.mark.slow
 def test_blender_reads_the_passes(tmp_path, field_file):
     pytest.importorskip("bpy")

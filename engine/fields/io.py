@@ -79,7 +79,7 @@ def load_field(source: str | os.PathLike | bytes) -> Field:
     Raises WeightsError if it is missing, no field, damaged (the hash does not match), holds numbers
     that are not finite, or of a kind that this version does not know.
     """
-    data = source if isinstance(source, bytes) else _read(Path(source))
+    data = source if isinstance(source, bytes) else read_file(source)
     metadata = _file_metadata(data)
     if metadata.get("format") != FORMAT:
         raise WeightsError("The file is a .safetensors file, but not a Triplane field.")
@@ -117,7 +117,9 @@ def _damaged() -> WeightsError:
     return WeightsError("The field's file is damaged or incomplete.", _REMEDY)
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: str | os.PathLike) -> bytes:
+    """A field file's bytes, for load_field. Raises WeightsError if it cannot be read."""
+    path = Path(path)
     try:
         return path.read_bytes()
     except OSError as error:

@@ -15,8 +15,8 @@ CAMERAS = (
         "",
         "Cameras: a rig (circle:48, circle:48:15 for 15 degrees above, sphere:100,"
         " sphere:100:-30:60 for a band of pitches, character, turnaround), a JSON list of cameras"
-        " or of {frame, camera}, a .json file with one, a transforms.json or a folder of COLMAP"
-        " text",
+        " or of {frame, camera, field_to_world}, a .json file with one, a transforms.json or a"
+        " folder of COLMAP text",
     ),
     Param("size", int, 512, "Side of a rig's pictures", "px", 16, 8192),
     Param("orthographic", bool, False, "Whether a rig's cameras look along parallel lines"),

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from engine import cameras
+from engine import cameras, jobs
 from engine.cameras import FIELD_TO_BLENDER, Camera
 from engine.errors import OutputError, ParameterError
 from engine.fields.base import Field
 from engine.fields.head import HeadField
-from engine.fields.io import load_field
+from engine.fields.io import load_field, read_file
 from engine.jobs import stages
 from engine.jobs.base import Context, Result
 from engine.views import rigs, scenes
@@ -28,6 +28,9 @@ from engine.views.sequence import Style, View, bake
 THUMBNAIL = 64
 MOST_VIEWS = 100_000
 BACKDROP = (56, 56, 56)
+# The field of the last of these jobs, by its contents: several cameras are a job each.
+_last: dict[str, Field] = {}
+jobs.at_release(_last.clear)
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,12 @@ class Subject:
 def open_subject(params: dict[str, Any], context: Context) -> Subject:
     """The field of the params `field` and `field_to_world`, where it is computed. Raises
     WeightsError and ParameterError."""
-    field = load_field(params["field"])
+    data = read_file(params["field"])
+    identity = hashlib.sha256(data).hexdigest()
+    field = _last.get(identity) or load_field(data)
     compute = stages.choose_compute(context, large=not isinstance(field, HeadField))
-    identity = hashlib.sha256(Path(params["field"]).read_bytes()).hexdigest()
+    _last.clear()
+    _last[identity] = field
     if params["field_to_world"]:
         world = np.array(params["field_to_world"], float).reshape(4, 4)
         if abs(np.linalg.det(world)) < 1e-12:
@@ -196,7 +202,8 @@ def _from_file(path: Path, field_to_world: np.ndarray) -> list[View]:
 
 
 def _listed(facts: Any) -> list[View]:
-    """A camera, or a list of cameras or of {"frame", "camera"}; frames count from 1."""
+    """A camera, or a list of cameras or of {"frame", "camera"}, which may have a "field_to_world"
+    of their own where the head moves; frames count from 1."""
     if isinstance(facts, dict):
         facts = facts.get("cameras", [facts])
     out = []
@@ -207,8 +214,17 @@ def _listed(facts: Any) -> list[View]:
         frame = item.get("frame", number)
         if not isinstance(frame, int) or isinstance(frame, bool):
             raise ValueError("a frame is no whole number")
-        out.append(View(camera, frame))
+        out.append(View(camera, frame, _own_place(item)))
     return out
+
+
+def _own_place(item: dict[str, Any]) -> tuple[float, ...] | None:
+    if "field_to_world" not in item:
+        return None
+    world = np.array(item["field_to_world"], float)
+    if world.shape != (16,) or abs(np.linalg.det(world.reshape(4, 4))) < 1e-12:
+        raise ValueError("a field_to_world is no invertible matrix of 16 numbers")
+    return tuple(world.tolist())
 
 
 def _numbered(found: list[Camera]) -> list[View]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +26,14 @@ LARGE = 1 << 23  # unless they have more pixels: of those one after the other
 
 @dataclass(frozen=True)
 class View:
-    """One picture to make: through which camera, and its frame number."""
+    """One picture to make: through which camera, and its frame number.
+
+    field_to_world: where the head stands in this frame, where it moves (see Style).
+    """
 
     camera: Camera
     frame: int
+    field_to_world: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,8 @@ def bake(
     ledger = Ledger(folder, name, inside)
     waiting: list[tuple[Written, Future]] = []
 
-    def write(path: Path, frame: Frame, camera: Camera, key: str) -> None:
-        style.write(path, frame, camera)
+    def write(path: Path, frame: Frame, camera: Camera, own: Style, key: str) -> None:
+        own.write(path, frame, camera)
         ledger.record(path, key)
 
     def settled(most: int) -> Iterator[Written]:
@@ -114,14 +118,17 @@ def bake(
         for index, view in enumerate(views):
             check()
             path = folder / inside / f"{name}_{view.frame:04d}{FORMATS[style.format]}"
-            key = _key(identity, view.camera, style)
+            own = style
+            if view.field_to_world and style.format == "exr":
+                own = replace(style, field_to_world=view.field_to_world)
+            key = _key(identity, view.camera, own)
             if ledger.has(path, key):
                 yield from settled(0)
                 yield Written(index, view.frame, path, None)
                 continue
             with_normals = style.format == "exr" and style.normals
             shown = look(field, view.camera, with_normals, check)
-            future = writer.submit(write, path, shown, view.camera, key)
+            future = writer.submit(write, path, shown, view.camera, own, key)
             waiting.append((Written(index, view.frame, path, shown), future))
             yield from settled(WAITING if shown.alpha.size <= LARGE else 0)
         yield from settled(0)
