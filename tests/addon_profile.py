@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -72,3 +74,17 @@ def run(
     if check and result.returncode:
         raise AssertionError(f"status {result.returncode}\n{result.stdout}\n{result.stderr}")
     return result
+
+
+def facts_of(profile: Path, script: str, **options) -> dict:
+    """What `script` tells: the object after JSON on a line that it prints. options: as in run()."""
+    out = run(profile, script, **options).stdout
+    return json.loads(re.search(r"^JSON(.*)$", out, re.M)[1])
+
+
+def facts_of_folder(profile: Path, script: str, folder: Path, seconds: str) -> dict:
+    """facts_of() a script that works in `folder` with the fake jobs, which take `seconds` each."""
+    temporary = folder / "tmp"
+    temporary.mkdir(exist_ok=True)
+    env = {"FOLDER": str(folder), "TMPDIR": str(temporary), "FAKE_SECONDS": seconds}
+    return facts_of(profile, script, env=env)

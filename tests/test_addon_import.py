@@ -1,7 +1,5 @@
 """A result in the .blend: exact, self-contained, and all or nothing."""
 
-import json
-import re
 
 import addon_profile
 import pytest
@@ -174,11 +172,7 @@ print("JSON" + json.dumps(facts))
 
 
 def facts_of(profile, script, folder):
-    temporary = folder / "tmp"
-    temporary.mkdir(exist_ok=True)
-    env = {"FOLDER": str(folder), "TMPDIR": str(temporary), "FAKE_SECONDS": "0.1"}
-    out = addon_profile.run(profile, script, env=env).stdout
-    return json.loads(re.search(r"^JSON(.*)$", out, re.M)[1])
+    return addon_profile.facts_of_folder(profile, script, folder, seconds="0.1")
 
 
 @pytest.fixture(scope="module")

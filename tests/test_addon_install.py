@@ -1,7 +1,5 @@
 """The built zip through Blender's own installer: in, enabled, engine checked, and out again."""
 
-import json
-import re
 import subprocess
 import sys
 
@@ -40,8 +38,7 @@ def test_install_check_uninstall(tmp_path, root):
     profile = tmp_path / "profile"
     (profile / "extensions").mkdir(parents=True)
     env = {"ZIP": str(next(tmp_path.glob("*.zip")))}
-    out = addon_profile.run(profile, SCRIPT, env=env, preamble="").stdout
-    facts = json.loads(re.search(r"^JSON(.*)$", out, re.M)[1])
+    facts = addon_profile.facts_of(profile, SCRIPT, env=env, preamble="")
     assert facts["checked"] == ["FINISHED"] and "PyTorch" in facts["engine"]
     assert facts["log"]
     assert "/nowhere/python" in facts["wrong"]

@@ -1,7 +1,5 @@
 """The preferences' list of models: added by the real job, then renamed, checked, removed."""
 
-import json
-import re
 
 import addon_profile
 import checkpoint_files
@@ -58,9 +56,9 @@ def facts(tmp_path_factory):
     (folder / "Cärs 1.pkl").write_bytes(checkpoint_files.training_pickle(weights))
     (folder / "text.pkl").write_text("no model")
     profile = addon_profile.make_profile(tmp_path_factory.mktemp("profile"))
-    out = addon_profile.run(profile, SCRIPT, env={"FOLDER": str(folder)}).stdout
+    found = addon_profile.facts_of(profile, SCRIPT, env={"FOLDER": str(folder)})
     assert not list(folder.rglob("EXECUTED")) and not list(profile.rglob("EXECUTED"))
-    return json.loads(re.search(r"^JSON(.*)$", out, re.M)[1])
+    return found
 
 
 def test_a_checkpoint_becomes_a_model_of_the_extensions_own_folder(facts):

@@ -1,7 +1,5 @@
 """The operator's properties are those of the jobs."""
 
-import json
-import re
 
 import addon_profile
 import pytest
@@ -29,8 +27,7 @@ TYPES = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool, "ENUM": str
 @pytest.fixture(scope="module")
 def properties(tmp_path_factory):
     profile = addon_profile.make_profile(tmp_path_factory.mktemp("profile"))
-    out = addon_profile.run(profile, SCRIPT).stdout
-    return json.loads(re.search(r"^JSON(.*)$", out, re.M)[1])
+    return addon_profile.facts_of(profile, SCRIPT)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """The real reconstruction through the operator: with photos that are none, and the whole way."""
 
-import json
-import re
 import struct
 import zlib
 
@@ -113,8 +111,7 @@ def png_of(side):
 
 
 def run(profile, script, **env):
-    out = addon_profile.run(profile, script, env=env, timeout=600).stdout
-    return json.loads(re.search(r"^JSON(.*)$", out, re.M)[1])
+    return addon_profile.facts_of(profile, script, env=env, timeout=600)
 
 
 @pytest.fixture(scope="module")

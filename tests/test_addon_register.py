@@ -1,7 +1,5 @@
 """Enabling and disabling the extension: quick, light, and without a trace."""
 
-import json
-import re
 
 import addon_profile
 import pytest
@@ -53,8 +51,7 @@ print("JSON" + json.dumps({
 
 @pytest.fixture(scope="module")
 def facts(profile):
-    out = addon_profile.run(profile, SCRIPT, preamble="").stdout
-    return json.loads(re.search(r"^JSON(.*)$", out, re.M)[1])
+    return addon_profile.facts_of(profile, SCRIPT, preamble="")
 
 
 def test_register_is_quick(facts):

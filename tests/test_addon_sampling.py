@@ -1,7 +1,5 @@
 """Heads from seeds in the .blend: one, many, and what lies between them. With fake jobs."""
 
-import json
-import re
 
 import addon_profile
 import pytest
@@ -131,11 +129,7 @@ print("JSON" + json.dumps(facts))
 
 
 def facts_of(profile, script, folder):
-    temporary = folder / "tmp"
-    temporary.mkdir(exist_ok=True)
-    env = {"FOLDER": str(folder), "TMPDIR": str(temporary), "FAKE_SECONDS": "0"}
-    out = addon_profile.run(profile, script, env=env).stdout
-    return json.loads(re.search(r"^JSON(.*)$", out, re.M)[1])
+    return addon_profile.facts_of_folder(profile, script, folder, seconds="0")
 
 
 @pytest.fixture(scope="module")

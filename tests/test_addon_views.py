@@ -1,7 +1,6 @@
 """Views through Blender's cameras: exact, linked, resumed. With the real engine and head model."""
 
 import json
-import re
 from pathlib import Path
 
 import addon_profile
@@ -311,8 +310,7 @@ QUICK = 2
 
 
 def run(profile, script, **env):
-    out = addon_profile.run(profile, script, env=env, timeout=900).stdout
-    return json.loads(re.search(r"^JSON(.*)$", out, re.M)[1])
+    return addon_profile.facts_of(profile, script, env=env, timeout=900)
 
 
 @pytest.fixture(scope="module")

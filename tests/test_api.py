@@ -1,7 +1,6 @@
 """The interface for scripts, and heads exported by Blender: with the real engine and head model."""
 
 import json
-import re
 import shutil
 import subprocess
 
@@ -116,8 +115,7 @@ print("JSON" + json.dumps(facts))
 
 
 def run(profile, script, **env):
-    out = addon_profile.run(profile, script, env=env, timeout=3000).stdout
-    return json.loads(re.search(r"^JSON(.*)$", out, re.M)[1])
+    return addon_profile.facts_of(profile, script, env=env, timeout=3000)
 
 
 @pytest.fixture(scope="module")
