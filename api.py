@@ -27,7 +27,16 @@ from .operators import newhead, session, viewing
 from .operators.build import exported, removed
 from .operators.build import head as heads
 
-__all__ = ["Error", "Head", "close", "heads_of_scene", "load", "reconstruct", "sample"]
+__all__ = [
+    "Error",
+    "Head",
+    "close",
+    "heads_of_scene",
+    "load",
+    "reconstruct",
+    "reconstruct_object",
+    "sample",
+]
 
 
 class Error(RuntimeError):
@@ -64,7 +73,8 @@ class Head:
         return heads.photo_camera(self.object)
 
     def mesh(self, **params: Any) -> bpy.types.Mesh:
-        """Its mesh; with parameters (faces, texture_size) first made anew from the field."""
+        """Its mesh; with parameters (faces, texture_size, topology, density) first made anew from
+        the field."""
         if params:
             self._call("extract_mesh", **params)
         return self.object.data
@@ -153,27 +163,42 @@ class Head:
 
 
 def reconstruct(photo: str | os.PathLike[str], **params: Any) -> Head:
-    """A head from a photo. params: preset ('fast', 'balanced', 'best'), face_index, points, faces,
+    """A head from a photo. params: preset ('fast', 'balanced', 'best'), face_index, points,
+    topology ('SURFACE', 'QUAD', 'BOTH'), density of quads ('LOW', 'MEDIUM', 'HIGH'), faces,
     texture_size, seed, refine_steps."""
     return _made("reconstruct_head", filepath=os.path.abspath(os.fspath(photo)), **params)
 
 
+def reconstruct_object(photo: str | os.PathLike[str], **params: Any) -> Head:
+    """A thing from a picture: it has all that a head has. params: mask (a path, or the name of an
+    image or a mask), model, size (metres), faces, texture_size."""
+    return _made("reconstruct_object", filepath=os.path.abspath(os.fspath(photo)), **params)
+
+
 def sample(seed: int = 0, **params: Any) -> Head:
     """A head that nobody has. params: model, psi, mix_seed, mix_from, mix_to, heads (a text such as
-    '3, 9') with at and space, faces, texture_size, name, and the rest of sample_head's."""
+    '3, 9') with at and space, topology, density, faces, texture_size, name, and the rest of
+    sample_head's."""
     return _made("sample_head", seed=seed, **params)
 
 
 def load(
-    path: str | os.PathLike[str], faces: int = 40000, texture_size: int = 2048, name: str = ""
+    path: str | os.PathLike[str],
+    faces: int = 40000,
+    texture_size: int = 2048,
+    name: str = "",
+    topology: str = "SURFACE",
+    density: str = "MEDIUM",
 ) -> Head:
     """A head from a file with its radiance field, such as `save_field` writes."""
     path = os.path.abspath(os.fspath(path))
     name = name or os.path.basename(path).partition(".")[0]
     sizes = {"faces": faces, "texture_size": texture_size}
+    sizes |= {"topology": topology, "density": density}
     try:
         result = session.run_blocking("extract", {"field": path, **sizes})
-        points = result["arrays"]["vertices"]
+        arrays = result["arrays"]
+        points = arrays["vertices" if "vertices" in arrays else "quad_vertices"]
         front = rigs.Stage(tuple(points.min(0)), tuple(points.max(0))).camera(0.0, 0.0, "front")
         camera = front.to_json()
         shown = {"field": path, "camera": json.dumps(camera)}

@@ -30,7 +30,8 @@ from .worker import main as worker_main
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 PRECISIONS = ("auto", "float32", "bfloat16")
-OWN_COMMANDS = ("import_model", "selftest")  # jobs that have a command of another form
+# Jobs that have a command of another form.
+OWN_COMMANDS = ("import_model", "download_model", "selftest")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -55,6 +55,12 @@ class ReconstructionError(TriplaneError):
     kind = "reconstruction"
 
 
+class DownloadError(TriplaneError):
+    """A file cannot be fetched: no connection, a dead server, a wrong hash, a full disk."""
+
+    kind = "download"
+
+
 class Cancelled(TriplaneError):
     """The user cancelled; nothing was changed."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoints import registry
+from .checkpoints.catalogue import CATALOGUE
 from .checkpoints.registry import ModelInfo
 
 
@@ -26,7 +27,10 @@ def add_parser(commands: Any) -> None:
         return made
 
     action("list", "List the models.")
-    text = "Add a training pickle of EG3D, or a file with its weights. Nothing in it is executed."
+    text = (
+        "Add a training pickle of EG3D, or a file with the weights of EG3D, TripoSR or OpenLRM. "
+        "Nothing in it is executed."
+    )
     add = action("add", text, ("file", "the .pkl, .pt, .pth, .ckpt or .safetensors file"))
     add.add_argument("--name", default="", help="the model's name (after the file)")
     add.add_argument(
@@ -36,7 +40,18 @@ def add_parser(commands: Any) -> None:
         help="whose cameras a file without settings shares (by the pictures' size)",
     )
     add.add_argument("--metres", type=_metres, metavar="M", help="size of a field unit (guessed)")
+    add.add_argument(
+        "--config",
+        metavar="FILE",
+        default="",
+        help="TripoSR's config.yaml or OpenLRM's config.json (sizes follow from the weights)",
+    )
     add.add_argument("--licence", default="", help="the model's licence, a text for people")
+    fetch = action("download", "Download a published model and add it.", ("name", "which"))
+    fetch.add_argument(
+        "--accept-licence", action="store_true", help="you have read its licence and accept it"
+    )
+    action("published", "List published models for objects: licences, pages.")
     action("remove", "Delete a model.", ("name", "which"))
     action("rename", "Rename a model.", ("name", "which"), ("new", "its new name"))
     action("verify", "Read a model whole and compare its hash.", ("name", "which"))
@@ -65,9 +80,21 @@ def run(args: argparse.Namespace, progress: Callable[[float, str], None]) -> tup
             like=args.like,
             metres=args.metres,
             licence=args.licence,
+            config=args.config,
             progress=progress,
         )
         return {"model": _facts(made)}, f"{made.name}: {made.path}\n"
+    if args.action == "published":
+        found = [vars(p) for p in CATALOGUE]
+        return {"published": found}, "".join(
+            f"{p.key}: {p.title}, {p.bytes / 1e6:.0f} MB, {p.licence}, {p.page}\n"
+            for p in CATALOGUE
+        )
+    if args.action == "download":
+        from .checkpoints.fetch import fetch_model
+
+        made, sha256 = fetch_model(name, args.accept_licence, folder, progress)
+        return {"model": _facts(made), "sha256": sha256}, f"{made.name}: {made.path}\n"
     if args.action == "remove":
         registry.remove(folder, name)
     elif args.action == "rename":

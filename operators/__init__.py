@@ -7,7 +7,7 @@ _classes = ()
 
 def register():
     global _classes
-    from . import parameters, sampling, viewing
+    from . import objects, parameters, sampling, viewing
     from .bake_views import TRIPLANE_OT_bake_views
     from .camera_rig import TRIPLANE_OT_camera_rig
     from .cancel import TRIPLANE_OT_cancel
@@ -20,6 +20,7 @@ def register():
     from .keyframe_heads import TRIPLANE_OT_keyframe_heads
     from .model_add import TRIPLANE_OT_model_add
     from .model_default import TRIPLANE_OT_model_default
+    from .model_download import TRIPLANE_OT_model_download
     from .model_remove import TRIPLANE_OT_model_remove
     from .model_rename import TRIPLANE_OT_model_rename
     from .model_verify import TRIPLANE_OT_model_verify
@@ -30,6 +31,7 @@ def register():
     from .random_scene import TRIPLANE_OT_random_scene
     from .random_seed import TRIPLANE_OT_random_seed
     from .reconstruct_head import TRIPLANE_OT_reconstruct_head
+    from .reconstruct_object import TRIPLANE_OT_reconstruct_object
     from .render_field import TRIPLANE_OT_render_field
     from .sample_head import TRIPLANE_OT_sample_head
     from .save_field import TRIPLANE_OT_save_field
@@ -40,6 +42,7 @@ def register():
     parameters.register()
     sampling.register()
     viewing.register()
+    objects.register()
     _classes = (
         TRIPLANE_OT_bake_views,
         TRIPLANE_OT_camera_rig,
@@ -53,6 +56,7 @@ def register():
         TRIPLANE_OT_keyframe_heads,
         TRIPLANE_OT_model_add,
         TRIPLANE_OT_model_default,
+        TRIPLANE_OT_model_download,
         TRIPLANE_OT_model_remove,
         TRIPLANE_OT_model_rename,
         TRIPLANE_OT_model_verify,
@@ -63,6 +67,7 @@ def register():
         TRIPLANE_OT_random_scene,
         TRIPLANE_OT_random_seed,
         TRIPLANE_OT_reconstruct_head,
+        TRIPLANE_OT_reconstruct_object,
         TRIPLANE_OT_render_field,
         TRIPLANE_OT_sample_head,
         TRIPLANE_OT_save_field,
@@ -75,13 +80,14 @@ def register():
 
 
 def unregister():
-    from . import parameters, preflight, sampling, session, shelf, viewing
+    from . import objects, parameters, preflight, sampling, session, shelf, viewing
 
     session.close()
     preflight.forget()
     shelf.forget()
     for cls in reversed(_classes):
         bpy.utils.unregister_class(cls)
+    objects.unregister()
     viewing.unregister()
     sampling.unregister()
     parameters.unregister()

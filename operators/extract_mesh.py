@@ -8,7 +8,7 @@ from .build import head
 from .fieldjob import FieldOperator
 
 
-class TRIPLANE_OT_extract_mesh(FieldOperator, bpy.types.Operator):
+class TRIPLANE_OT_extract_mesh(FieldOperator, parameters.Quads, bpy.types.Operator):
     """Replace the active head's mesh and texture by ones newly made from its field"""
 
     bl_idname = "triplane.extract_mesh"
@@ -26,7 +26,8 @@ class TRIPLANE_OT_extract_mesh(FieldOperator, bpy.types.Operator):
         return super().poll(context) and polls.in_object_mode(cls, context)
 
     def invoke(self, context, event):
-        parameters.fill(self, parameters.settings(context), ("faces", "texture_size"))
+        chosen = parameters.settings(context)
+        parameters.fill(self, chosen, ("faces", "texture_size", *parameters.QUADS))
         return super().invoke(context, event)
 
     def setup(self, context):
@@ -37,11 +38,12 @@ class TRIPLANE_OT_extract_mesh(FieldOperator, bpy.types.Operator):
             "field": self.write_field(made),
             "faces": self.faces,
             "texture_size": self.texture_size,
+            **self.quad_parameters(),
         }
         # Visible skin comes from the photo, as it did the first time; the built-in model's pictures
-        # show no more than its fields.
-        sampled = head.recipe(made).get("model") == models.BUILT_IN
-        photo = "" if sampled else self.write_photo(made)
+        # show no more than its fields, and objects' pictures fit their fields loosely.
+        fields_only = head.recipe(made).get("model") == models.BUILT_IN or head.is_object(made)
+        photo = "" if fields_only else self.write_photo(made)
         if photo:
             parameters |= {"photo": photo, "camera": made["triplane_camera"]}
         return parameters

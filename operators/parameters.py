@@ -22,7 +22,47 @@ PRESETS = (
 )
 
 
-class Parameters:
+TOPOLOGIES = (
+    ("SURFACE", "Surface", "The head with its hair, in triangles"),
+    (
+        "QUAD",
+        "Quads",
+        "A clean mesh of quads with UVs, eyes and shape keys; without hair, of which it keeps the "
+        "scalp's colour",
+    ),
+    ("BOTH", "Both", "The mesh of quads beside the surface"),
+)
+DENSITIES = (
+    ("LOW", "Low", "3,288 quads: a cage to subdivide"),
+    ("MEDIUM", "Medium", "13,152 quads"),
+    ("HIGH", "High", "52,608 quads"),
+)
+
+
+class Quads:
+    """Mix-in: which mesh."""
+
+    topology: EnumProperty(
+        name="Mesh",
+        description="What the head is made of",
+        items=TOPOLOGIES,
+        default="SURFACE",
+        options={"SKIP_SAVE"},
+    )
+    density: EnumProperty(
+        name="Quads",
+        description="How fine a mesh of quads is",
+        items=DENSITIES,
+        default="MEDIUM",
+        options={"SKIP_SAVE"},
+    )
+
+    def quad_parameters(self):
+        """These parameters, as jobs want them."""
+        return {"topology": self.topology, "density": self.density}
+
+
+class Parameters(Quads):
     """Mix-in with what a reconstruction can be told."""
 
     preset: EnumProperty(
@@ -97,12 +137,14 @@ class Parameters:
             "points": points if any(points) else [],
             "faces": self.faces,
             "texture_size": self.texture_size,
+            **self.quad_parameters(),
             "seed": self.seed,
             "refine_steps": self.refine_steps,
         }
 
 
-NAMES = tuple(Parameters.__annotations__)
+QUADS = tuple(Quads.__annotations__)
+NAMES = (*Parameters.__annotations__, *QUADS)
 
 
 def _photo_changed(self, context):

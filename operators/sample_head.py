@@ -3,7 +3,7 @@
 import bpy
 from bpy.props import FloatProperty, StringProperty
 
-from . import sampling
+from . import parameters, sampling
 from .headlist import HeadList
 from .job import JobOperator
 from .newhead import NewHead
@@ -15,6 +15,7 @@ class TRIPLANE_OT_sample_head(
     sampling.Latent,
     sampling.Mixing,
     sampling.Mesh,
+    parameters.Quads,
     JobOperator,
     bpy.types.Operator,
 ):
@@ -42,6 +43,11 @@ class TRIPLANE_OT_sample_head(
         options={"SKIP_SAVE"},
     )
     space: sampling.Path.__annotations__["space"]
+    edits: StringProperty(
+        name="Changes",
+        description="Of a head of the built-in model, such as age=1, smile=0.5, beard=-1",
+        options={"SKIP_SAVE"},
+    )
     name: StringProperty(
         name="Name", description="The head's name; empty: from its seed", options={"SKIP_SAVE"}
     )
@@ -49,7 +55,8 @@ class TRIPLANE_OT_sample_head(
     def invoke(self, context, event):
         """From a button: what the call leaves open is as the sidebar says."""
         chosen = sampling.settings(context)
-        sampling.fill(self, context, ("seed", *sampling.NAMES, "faces", "texture_size"))
+        sizes = ("faces", "texture_size", *parameters.QUADS)
+        sampling.fill(self, context, ("seed", *sampling.NAMES, *sizes))
         if chosen.mix:
             sampling.fill(self, context, ("mix_seed", "mix_from", "mix_to"))
         if not self.heads:
@@ -65,13 +72,14 @@ class TRIPLANE_OT_sample_head(
         elif not name:
             name = f"{self.whole_name()}, {self.at:.2f}"
         self.title = f"Making {name}"
-        return self.head_parameters() | self.mesh_parameters() | {
+        return self.head_parameters() | self.kept() | {
             "at": self.at,
             "mix_seed": self.mix_seed,
             "mix_from": self.mix_from,
             "mix_to": self.mix_to,
+            "edits": self.edits,
             "name": name,
         }  # fmt: skip
 
     def kept(self):
-        return self.mesh_parameters()
+        return self.mesh_parameters() | self.quad_parameters()

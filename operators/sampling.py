@@ -261,7 +261,16 @@ class Crowd:
 
 
 class TRIPLANE_PG_sampling(
-    Latent, Mixing, Mesh, Path, View, Held, Kept, Crowd, bpy.types.PropertyGroup
+    Latent,
+    Mixing,
+    Mesh,
+    parameters.Quads,
+    Path,
+    View,
+    Held,
+    Kept,
+    Crowd,
+    bpy.types.PropertyGroup,
 ):
     """What the panels show. Kept on the window manager: never part of the artist's file."""
 

@@ -1,5 +1,6 @@
 """The list of models in the preferences."""
 
+from ..engine.checkpoints.catalogue import CATALOGUE
 from ..operators import models
 from . import status, text
 
@@ -23,15 +24,43 @@ def draw(context, layout, preferences):
         row = column.row()
         row.operator("triplane.model_add", icon="ADD")
         status.draw_failure(context, column, "models")
+        _draw_published(column)
     own = column.column()
     own.use_property_split = True
     own.prop(preferences, "models_folder", placeholder="The extension's own")
 
 
+def _draw_published(column):
+    """Models for objects that others have published, and are not here yet."""
+    sources = {model.name for model in models.listed()}
+    missing = [p for p in CATALOGUE if p.key not in sources]
+    if not missing:
+        return
+    column.label(text="Published Models for Objects")
+    rows = column.box().column(align=True)
+    for item in missing:
+        row = rows.row(align=True)
+        row.label(text=item.title)
+        facts = row.row()
+        facts.alignment = "RIGHT"
+        facts.label(text=f"{item.bytes / 1e6:.0f} MB")
+        if item.noncommercial:
+            facts.label(text="Not for commercial use", icon="ERROR")
+        else:
+            facts.label(text=item.licence)
+        tools = row.row(align=True)
+        if item.address:
+            tools.operator("triplane.model_download", text="", icon="IMPORT").key = item.key
+        tools.operator("wm.url_open", text="", icon="URL").url = item.page
+
+
 def _draw_model(layout, model, is_default):
     row = layout.row(align=True)
     picked = "RADIOBUT_ON" if is_default else "RADIOBUT_OFF"
-    row.operator("triplane.model_default", text="", icon=picked, emboss=False).name = model.name
+    if model.makes_objects:
+        row.label(text="", icon="MESH_MONKEY")
+    else:
+        row.operator("triplane.model_default", text="", icon=picked, emboss=False).name = model.name
     name = row.row()
     name.alert = bool(model.broken)
     name.label(text=model.name)

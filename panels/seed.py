@@ -3,7 +3,7 @@
 import bpy
 
 from ..operators import models, preflight, sampling, session, shelf
-from . import status
+from . import sidebar, status
 
 CELL = 78  # pixels across a picture of the gallery, at least
 
@@ -14,6 +14,8 @@ class TRIPLANE_MT_model(bpy.types.Menu):
     def draw(self, context):
         layout = self.layout
         for model in models.listed():
+            if model.makes_objects:
+                continue
             row = layout.row()
             row.enabled = not model.broken
             row.operator("triplane.pick_model", text=model.name).name = model.name
@@ -64,8 +66,7 @@ class TRIPLANE_PT_seed_advanced(_Part, bpy.types.Panel):
         layout.use_property_split = True
         layout.use_property_decorate = False
         layout.enabled = not status.runs_in("seed")
-        layout.prop(chosen, "faces")
-        layout.prop(chosen, "texture_size")
+        sidebar.draw_mesh(layout, chosen)
         layout.prop(chosen, "cutoff")
         column = layout.column(align=True)
         column.prop(chosen, "yaw", text="Made for Yaw")

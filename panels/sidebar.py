@@ -58,8 +58,7 @@ class TRIPLANE_PT_advanced(status.Sidebar, bpy.types.Panel):
         layout, chosen = self.layout, parameters.settings(context)
         layout.use_property_split = True
         layout.use_property_decorate = False
-        layout.prop(chosen, "faces")
-        layout.prop(chosen, "texture_size")
+        draw_mesh(layout, chosen)
         layout.prop(chosen, "refine_steps")
         layout.prop(chosen, "seed")
         layout.prop(chosen, "face_index")
@@ -73,13 +72,18 @@ class TRIPLANE_PT_advanced(status.Sidebar, bpy.types.Panel):
                 row.prop(chosen, "points", index=2 * number + 1, text="")
 
 
-class TRIPLANE_PT_head(status.Sidebar, bpy.types.Panel):
-    bl_label = "Head"
-    bl_order = 1  # below the panels that make heads
+def draw_mesh(layout, chosen):
+    """Which mesh, and how fine."""
+    layout.row().prop(chosen, "topology", expand=True)
+    if chosen.topology != "QUAD":
+        layout.prop(chosen, "faces")
+    if chosen.topology != "SURFACE":
+        layout.prop(chosen, "density")
+    layout.prop(chosen, "texture_size")
 
-    @classmethod
-    def poll(cls, context):
-        return head.active(context) is not None
+
+class _Made(status.Sidebar):
+    bl_order = 1  # below the panels that make heads and objects
 
     def draw_header_preset(self, context):
         self.layout.label(text=head.active(context).name)
@@ -107,12 +111,32 @@ class TRIPLANE_PT_head(status.Sidebar, bpy.types.Panel):
         column.operator("triplane.save_field", icon="FILE_TICK")
 
 
+class TRIPLANE_PT_head(_Made, bpy.types.Panel):
+    bl_label = "Head"
+
+    @classmethod
+    def poll(cls, context):
+        made = head.active(context)
+        return made is not None and not head.is_object(made)
+
+
+class TRIPLANE_PT_made_object(_Made, bpy.types.Panel):
+    bl_label = "Object"
+
+    @classmethod
+    def poll(cls, context):
+        made = head.active(context)
+        return made is not None and head.is_object(made)
+
+
 def _figures(made):
     """(label, value) of what is worth knowing about a head."""
     record, recipe = head.record(made), head.recipe(made)
     figures = record.get("figures") or {}
     if recipe:
         yield from _origin(recipe)
+    elif record.get("model"):
+        yield "Model", str(record["model"])
     if made.type == "MESH":
         yield "Faces", f"{len(made.data.polygons):,}"
     if record.get("preset"):
@@ -144,5 +168,5 @@ def _origin(recipe):
     yield "Truncation", f"{recipe.get('psi', 1.0):.2f}"
 
 
-CLASSES = (TRIPLANE_PT_reconstruct, TRIPLANE_PT_advanced, TRIPLANE_PT_head)
+CLASSES = (TRIPLANE_PT_reconstruct, TRIPLANE_PT_advanced, TRIPLANE_PT_head, TRIPLANE_PT_made_object)
 register, unregister = bpy.utils.register_classes_factory(CLASSES)

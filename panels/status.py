@@ -61,7 +61,7 @@ def draw_failure(context, layout, place):
         text.wrapped(context, box, failure.remedy, "BLANK1", indent=16)
     if failure.kind == "no-face":
         box.operator("triplane.place_points", icon="RESTRICT_SELECT_OFF")
-    elif failure.kind == "photo":
+    elif failure.kind == "photo" and place == "photo":
         box.operator("triplane.pick_photo", text="Pick Another Photo...", icon="IMAGE_DATA")
     elif failure.kind in {"engine-setup", "memory", "weights"}:
         box.operator("triplane.open_preferences", icon="PREFERENCES")

@@ -41,7 +41,7 @@ def make_profile(folder: Path, fakes: bool = True) -> Path:
         shutil.copy2(ROOT / "tests" / "addon_fakes" / "shapes.py", jobs / "shapes.py")
         stages = jobs / "sampling_stages.py"
         shutil.copy2(ROOT / "tests" / "addon_fakes" / "sampling.py", stages)
-        for name in ("reconstruct", "extract", "render"):
+        for name in ("reconstruct", "object", "extract", "render"):
             (jobs / f"{name}.py").write_text(f"from .shapes import {name.upper()} as JOB\n")
     return folder
 

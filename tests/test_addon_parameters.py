@@ -8,7 +8,8 @@ SCRIPT = """
 import json
 out = {}
 for name in ("reconstruct_head", "extract_mesh", "sample_head", "gallery", "interpolate",
-             "keyframe_heads", "random_scene", "model_add"):
+             "keyframe_heads", "random_scene", "model_add", "reconstruct_object",
+             "model_download"):
     rna = getattr(bpy.ops.triplane, name).get_rna_type()
     out[name] = {
         p.identifier: {
@@ -34,6 +35,8 @@ def properties(tmp_path_factory):
     ("operator", "job", "elsewhere", "more"),
     [
         ("reconstruct_head", "reconstruct", {"photo": "filepath"}, ()),
+        ("reconstruct_object", "object", {"photo": "filepath", "models": None}, ()),
+        ("model_download", "download_model", {"models": None}, ()),
         ("extract_mesh", "extract", {"field": None, "photo": None, "camera": None}, ()),
         ("sample_head", "sample", {"models": None}, ("seed",)),
         ("gallery", "gallery", {"models": None}, ()),
@@ -42,14 +45,18 @@ def properties(tmp_path_factory):
         (
             "keyframe_heads",
             "sample",
-            dict.fromkeys(("models", "at", "mix_seed", "mix_from", "mix_to", "name")),
+            dict.fromkeys(
+                ("models", "at", "mix_seed", "mix_from", "mix_to", "edits", "name")
+                + ("topology", "density")
+            ),
             ("steps", "hold", "start", "keep_fields"),
         ),
         (
             "random_scene",
             "sample",
             dict.fromkeys(
-                ("models", "heads", "at", "space", "mix_seed", "mix_from", "mix_to", "name")
+                ("models", "heads", "at", "space", "mix_seed", "mix_from", "mix_to", "edits")
+                + ("name", "topology", "density")
             ),
             ("count", "seed", "layout", "spacing", "location", "keep_fields"),
         ),
@@ -81,6 +88,6 @@ def test_every_parameter_is_a_property(properties, operator, job, elsewhere, mor
         if not param.size:
             assert found["default"] == pytest.approx(param.default), name
         if param.minimum is not None and not param.size:
-            assert found["min"] == param.minimum, name
+            assert found["min"] == pytest.approx(param.minimum), name
         if param.maximum is not None and not param.size:
             assert found["max"] == min(param.maximum, LARGEST), name

@@ -173,7 +173,8 @@ def test_the_shipped_model_is_whole():
     assert seen.classes.shape == (1, len(CLASSES), 128, 128)
     assert seen.identity.shape[1] == len(model.space.identity)
     assert seen.hair.shape[1] == model.space.styles
-    assert planes.shape[1:] == (4, head.plane_channels, *(head.plane_resolution,) * 2)
+    size = head.plane_resolution * (2 if head.fine_channels else 1)
+    assert planes.shape[1:] == (4, head.plane_channels, size, size)
 
 
 def test_it_is_loaded_once():

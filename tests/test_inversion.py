@@ -19,7 +19,7 @@ from engine.errors import Cancelled
 from engine.fields.head import HeadField
 from engine.headspace import lattice
 from engine.headspace.space import HeadSpace
-from engine.inversion import appearance, pose, shape
+from engine.inversion import appearance, fit, pose, shape
 from engine.inversion.optim import Adam
 from engine.inversion.shape import Shape
 from engine.networks.planes import PlaneDecoder
@@ -29,6 +29,8 @@ SIZE = 128
 CPU = Compute(torch.device("cpu"), torch.float32)
 POSE = torch.tensor([0.25, 0.05, 0.04, 0.5, 0.55, math.log(0.4)])
 NOTHING_LEARNED = torch.zeros(1, 2, 2, 2)
+# A start that knows nothing but what heads are like, and roughly where the camera is.
+ERROR = torch.diag(torch.cat([torch.ones(84), torch.tensor([0.2, 0.1, 0.05, 0.02, 0.02, 0.05])]))
 GRID = 96  # of the distance grids here: coarse, they are only looked at from afar
 
 
@@ -140,9 +142,9 @@ def portrait(space) -> Portrait:
     canonical = points + lattice.sample(field.warp, points, space.bounds)
     mass = space.hair(hair)
     skin, mass = shape.skin_and_hair(space, canonical, mass, truth.residual, NOTHING_LEARNED)
-    kind = torch.where(mass < skin, shape.HAIR, shape.SKIN).reshape(SIZE, SIZE)
+    kind = torch.where(mass < skin, fit.HAIR, fit.SKIN).reshape(SIZE, SIZE)
     labels = torch.where(seen.alpha > 0.5, kind, 0).numpy().astype(np.uint8)
-    assert (labels == shape.HAIR).sum() > 500 and (labels == shape.SKIN).sum() > 500
+    assert (labels == fit.HAIR).sum() > 500 and (labels == fit.SKIN).sum() > 500
     return Portrait(truth, seen.alpha.numpy(), labels, marks(space, truth))
 
 
@@ -162,12 +164,12 @@ def mean_start(space) -> Shape:
 @pytest.fixture(scope="module")
 def by_landmarks(space, portrait, mean_start) -> Shape:
     spread = torch.full((84,), 0.01)
-    return shape.fit_landmarks(space, mean_start, portrait.landmarks, spread)
+    return fit.fit_landmarks(space, mean_start, portrait.landmarks, spread, ERROR)
 
 
 def follow(space: HeadSpace, portrait: Portrait, start: Shape, **options) -> Shape:
     ignore = options.pop("ignore", np.zeros((SIZE, SIZE), bool))
-    return shape.fit_silhouette(
+    return fit.fit_silhouette(
         space,
         start,
         portrait.head,
@@ -176,6 +178,7 @@ def follow(space: HeadSpace, portrait: Portrait, start: Shape, **options) -> Sha
         portrait.landmarks,
         torch.full((84,), 0.01),
         NOTHING_LEARNED,
+        ERROR,
         **options,
     )
 
@@ -184,7 +187,7 @@ def test_landmarks_are_met(space, portrait, mean_start, by_landmarks):
     before = (marks(space, mean_start) - portrait.landmarks).norm(dim=1)
     after = (marks(space, by_landmarks) - portrait.landmarks).norm(dim=1)
     assert before.mean() > 0.04
-    assert after[shape.FACE].mean() < 0.004 and after.mean() < 0.01
+    assert after[fit.FACE].mean() < 0.004 and after.mean() < 0.01
     assert (by_landmarks.pose - POSE)[:2].abs().max() < 0.1  # of yaw's 0.2 that were off
     assert torch.equal(by_landmarks.hair, mean_start.hair)
 
@@ -193,9 +196,9 @@ def test_the_silhouette_is_met(space, portrait, by_landmarks):
     before = iou(covered(space, by_landmarks), portrait.head > 0.5)
     fitted = follow(space, portrait, by_landmarks, steps=60)
     assert before < 0.85
-    assert iou(covered(space, fitted), portrait.head > 0.5) > 0.97
+    assert iou(covered(space, fitted), portrait.head > 0.5) > 0.96
     error = (marks(space, fitted) - portrait.landmarks).norm(dim=1)
-    assert error.mean() < 0.01 and error[shape.FACE].max() < 0.012
+    assert error.mean() < 0.005 and error[fit.FACE].max() < 0.015
     assert fitted.hair.sum() == pytest.approx(1, abs=1e-5) and (fitted.hair >= 0).all()
     assert fitted.identity.abs().max() <= 3
     # The shape itself came nearer to the truth, not just its outline.
@@ -241,7 +244,7 @@ def test_fitting_can_be_cancelled_at_every_step(space, portrait, mean_start):
 
     spread = torch.full((84,), 0.01)
     with pytest.raises(Cancelled):
-        shape.fit_landmarks(space, mean_start, portrait.landmarks, spread, check=after(3))
+        fit.fit_landmarks(space, mean_start, portrait.landmarks, spread, ERROR, after(3))
     with pytest.raises(Cancelled):
         follow(space, portrait, mean_start, check=after(2))
     with pytest.raises(Cancelled):
@@ -292,9 +295,9 @@ def test_roughness():
     flat = torch.zeros(1, r, r, r)
     ramp = torch.linspace(0, 0.01, r).expand(1, r, r, r)
     bent = (torch.linspace(-1, 1, r) ** 2 * 0.01).expand(1, r, r, r)
-    assert shape.roughness(flat) == 0
-    assert shape.roughness(ramp) == pytest.approx(0, abs=1e-6)
-    assert shape.roughness(bent) > 1
+    assert fit.roughness(flat) == 0
+    assert fit.roughness(ramp) == pytest.approx(0, abs=1e-6)
+    assert fit.roughness(bent) > 1
 
 
 # Colours: a real generator's planes on the known head, photographed with other colours.

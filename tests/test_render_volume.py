@@ -12,8 +12,8 @@ from engine import cameras, device
 from engine.errors import Cancelled
 from engine.render import compositing, sampling
 from engine.render.rays import camera_rays, pixel_rays
-from engine.render.threads import side_by_side
 from engine.render.volume import RaySettings, render_chunked, render_rays
+from engine.threads import side_by_side
 
 
 def test_rays_agree_with_the_camera():

@@ -9,6 +9,7 @@ from scipy.ndimage import binary_erosion, gaussian_filter
 
 from engine.cameras import Camera, orbit
 from engine.errors import Cancelled
+from engine.surface import bake as baking
 from engine.surface.bake import PhotoView, bake, fill
 from engine.surface.cleanup import clean
 from engine.surface.draw import draw_textured
@@ -208,6 +209,20 @@ def test_gutters_continue_the_islands():
         assert (out[known] == before[known]).all()
         assert (out[5, 20:40] == before[10, 20:40]).all()
         assert (out[10:30, 45] == before[10:30, 39]).all()
+
+
+def test_faces_that_look_away_from_the_photo_leave_no_trace(head, photo, monkeypatch):
+    field, shown = shapes.AnalyticField(shapes.head), []
+    quick = bake(head, field, [photo], 256)
+    chosen = baking._turned
+
+    def all_of_them(*of):
+        shown.append(chosen(*of).mean())
+        return np.ones(len(head.faces), bool)
+
+    monkeypatch.setattr(baking, "_turned", all_of_them)
+    assert (bake(head, field, [photo], 256) == quick).all()
+    assert 0.3 < np.mean(shown) < 0.7
 
 
 def test_textures_in_several_bands_are_the_same(head, photo, monkeypatch):

@@ -5,6 +5,7 @@ Needs numba; what looks at real synthetic heads needs the head data pack as well
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -19,10 +20,11 @@ from safetensors.torch import save_file
 from engine.cameras import orbit
 from engine.checkpoints.default import load_default
 from engine.headspace import lattice
+from engine.headspace.mirror import mirror_landmarks, mirror_of, mirror_pose
 from engine.headspace.space import SHAPES, HeadSpace
 from engine.inversion import pose as poses
-from engine.portrait.align import alignment_matrix
-from engine.training import build_headspace, data, fuse, prepare
+from engine.portrait.perception import Perception, PerceptionNet
+from engine.training import build_headspace, data, degrade, fuse, prepare, train_perception
 from engine.training.heads import dataset
 from engine.training.heads.pack import Pack
 from engine.training.heads.scene import Studio
@@ -168,7 +170,12 @@ def write_shard(folder, space: HeadSpace, first: int, n: int) -> None:
         input_camera=vectors,
         landmarks=solid,
     )
-    np.savez(folder / f"prep_{first:08d}.npz", identity=identity, expression=expression)
+    np.savez(
+        folder / f"prep_{first:08d}.npz",
+        identity=identity,
+        expression=expression,
+        hair=np.full(n, 3, np.uint8),
+    )
 
 
 def test_held_out_heads_are_kept_apart(folder):
@@ -211,14 +218,74 @@ def test_a_batch_is_aligned_and_its_truth_with_it(shards):
             assert batch.classes[k, v, u] == 1
             blue, red = batch.picture[k, 2, v, u], batch.picture[k, 0, v, u]
             assert blue > 0.5 and red < 0
-        # And the pose puts the head's own landmarks there.
-        matrix = alignment_matrix(data.five_points(shard["input_landmarks"][i, 1]), 128, data.WIDEN)
-        scale = math.hypot(matrix[0, 0], matrix[1, 0]) * 176 / 128
-        focal = float(shard["input_camera"][i, 1, 16]) * scale
+        # And the pose puts the head's own landmarks there, through a lens other than the real one.
         solid = torch.from_numpy(np.array(shard["landmarks"][i]))
-        places = poses.project(solid, batch.pose[k], focal)
-        # Exact for a crop round the photo's principal point; these crops lie a little off it.
-        assert (places - batch.landmarks[k]).abs().max() < 0.03
+        error = (poses.project(solid, batch.pose[k]) - batch.landmarks[k]).norm(dim=1)
+        assert error.mean() < 0.008 and error[17:68].max() < 0.02
+
+
+def test_a_mirrored_batch_is_the_mirror_image_of_a_batch(shards, space):
+    """Picture, classes, landmarks and camera; and they fit the mirrored head."""
+    options = {"augment": False, "indices": [0, 1] * 6}
+    plain = data.portraits(shards, 12, np.random.default_rng(0), **options)
+    batch = data.portraits(shards, 12, np.random.default_rng(0), mirror=True, **options)
+    turned = batch.mirrored
+    assert turned.any() and not turned.all() and not plain.mirrored.any()
+    head = plain.picture[:, 2] > 0.99  # backgrounds are others, painted marks are not
+    assert torch.equal(batch.classes[turned], plain.classes[turned].flip(-1))
+    assert torch.equal(batch.classes[~turned], plain.classes[~turned])
+    assert ((batch.picture[:, 2] > 0.99) & head.flip(-1))[turned].any()
+    assert torch.equal(batch.landmarks[turned], mirror_landmarks(plain.landmarks[turned]))
+    assert torch.equal(batch.pose[turned], mirror_pose(plain.pose[turned]))
+    mirror = mirror_of(space)
+    for k in turned.nonzero()[:, 0].tolist():
+        _, prep, i = batch.heads[k]
+        identity = torch.from_numpy(np.array(prep["identity"][i])) @ mirror.identity
+        solid = space.landmarks(space.vertices(identity, torch.zeros(len(space.expression))))
+        error = (poses.project(solid, batch.pose[k]) - batch.landmarks[k]).norm(dim=1)
+        assert error.mean() < 0.01
+
+
+def test_the_truth_costs_nothing_mirrored_or_not(shards, space):
+    """Losses compare with the mirrored head where the picture is mirrored."""
+    losses = train_perception.Losses(space)
+    options = {"augment": False, "indices": [0, 1] * 4, "mirror": True}
+    batch = data.portraits(shards, 8, np.random.default_rng(0), **options)
+    truth = losses.truth(batch)
+    assert batch.mirrored.any() and len(truth["hair"].unique()) == 2
+    got = Perception(
+        classes=torch.nn.functional.one_hot(batch.classes, 5).permute(0, 3, 1, 2) * 30.0,
+        landmarks=batch.landmarks,
+        spread=torch.full((8, 84), 0.01),
+        identity=truth["identity"],
+        expression=truth["expression"],
+        hair=torch.nn.functional.one_hot(truth["hair"], space.styles) * 30.0,
+        pose=batch.pose,
+    )
+    found = losses(got, batch)
+    for name in ("classes", "landmarks", "identity", "expression", "hair", "pose"):
+        assert found[name] < 1e-2, name
+    assert found["together"] < 0.015  # landmarks seen through another lens than the assumed one
+    unmirrored = torch.stack(
+        [torch.from_numpy(np.array(p["identity"][i])) for _, p, i in batch.heads]
+    )
+    wrong = losses(dataclasses.replace(got, identity=unmirrored), batch)
+    assert wrong["identity"] > 0.5 and wrong["together"] > found["together"]
+    # Half of the maps, all of the numbers.
+    half = dataclasses.replace(
+        got, classes=got.classes[:4], landmarks=got.landmarks[:4], spread=got.spread[:4]
+    )
+    assert losses(half, batch)["landmarks"] == 0 and losses(half, batch)["pose"] == 0
+
+
+def test_a_training_step_sees_half_the_maps(space):
+    net = PerceptionNet(len(space.identity), len(space.expression), space.styles)
+    pictures = torch.rand(4, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        got, whole = train_perception.see(net, pictures), net(pictures)
+    assert len(got.classes) == len(got.landmarks) == 2
+    for name in ("identity", "expression", "hair", "pose"):
+        assert torch.allclose(getattr(got, name), getattr(whole, name), atol=1e-5), name
 
 
 def test_augmented_batches_vary_and_stay_in_range(shards):
@@ -250,17 +317,84 @@ def test_pose_of_follows_the_crop():
     found = torch.from_numpy(data.pose_of(camera.to_eg3d(), matrix, 200))
     points = np.random.default_rng(0).uniform(-0.1, 0.1, (20, 3))
     pixels = np.c_[camera.project(points)[0], np.ones(20)] @ matrix.T
-    focal = float(camera.intrinsics[1, 1]) * 200 * 0.7 / data.SIZE
-    places = poses.project(torch.from_numpy(points).float(), found, focal)
-    assert np.allclose(places.numpy() * data.SIZE, pixels[:, :2], atol=0.01)
+    places = poses.project(torch.from_numpy(points).float(), found).numpy() * data.SIZE
+    assert np.abs(places - pixels[:, :2]).max() < 1.0  # another lens, hence other perspective
+    assert np.abs(places - pixels[:, :2]).mean() < 0.4
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (25, -15), (-10, 30)])
+@pytest.mark.parametrize("fov", [0.2, 0.5])
+def test_pose_of_sees_the_head_from_where_it_was_seen(shift, fov):
+    """Crops off the photo's middle, and lenses other than the assumed one, leave the side of the
+    head that is seen, its place and its size as they are."""
+    camera = orbit(0.4, -0.2, 1.4, fov, (0.02, -0.01, 0.03), 400, 400)
+    c, s = 0.32 * math.cos(0.2), 0.32 * math.sin(0.2)
+    matrix = np.array([[c, -s, shift[0]], [s, c, shift[1]], [0, 0, 1.0]])
+    found = torch.from_numpy(data.pose_of(camera.to_eg3d(), matrix, 400)).double()
+    made = poses.to_camera(found, data.SIZE)
+    towards = [x.position / np.linalg.norm(x.position) for x in (camera, made)]
+    assert np.allclose(*towards, atol=1e-5)
+    # Small things at the origin: same places in the crop, so the same turn and scale too.
+    points = np.array([[0.0, 0, 0], [0.002, 0, 0], [0, 0.002, 0], [0, 0, 0.002]])
+    pixels = (np.c_[camera.project(points)[0], np.ones(4)] @ matrix.T)[:, :2]
+    places = made.project(points)[0]
+    assert np.allclose(places[0], pixels[0], atol=1e-3)
+    moved, expected = places[1:] - places[0], pixels[1:] - pixels[0]
+    assert np.abs(moved - expected).max() < 0.02 * np.abs(expected).max()
 
 
 def test_tone_curves():
     x = torch.tensor([[[0.25], [0.5], [1.0]]])
-    assert torch.equal(data.apply_tone(x, torch.ones(1, 3, 2)), x)
+    assert torch.equal(degrade.apply_tone(x, torch.ones(1, 3, 2)), x)
     tone = torch.tensor([[[2.0, 1.0], [1.0, 2.0], [0.5, 1.0]]])
     expected = torch.tensor([[[0.5], [0.25], [0.5]]])
-    assert torch.allclose(data.apply_tone(x, tone), expected)
+    assert torch.allclose(degrade.apply_tone(x, tone), expected)
+
+
+@pytest.fixture(scope="module")
+def clear() -> torch.Tensor:
+    """Twelve equal pictures with hard edges and fine stripes."""
+    picture = torch.zeros(3, 128, 128)
+    picture[0], picture[1, 64:], picture[2, :, ::4] = torch.linspace(0, 1, 128), 0.8, 0.6
+    return picture.expand(12, 3, 128, 128).clone()
+
+
+def test_degraded_pictures_vary_stay_in_range_and_repeat(clear):
+    a, tone = degrade.degrade(clear, np.random.default_rng(0))
+    b, _ = degrade.degrade(clear, np.random.default_rng(0))
+    assert torch.equal(a, b) and tone.shape == (12, 3, 2) and (tone > 0).all()
+    assert 0 <= a.min() and a.max() <= 1 and torch.isfinite(a).all()
+    assert min((a[0] - other).abs().max() for other in a[1:]) > 0.05
+    # But what is in the picture can still be told.
+    assert ((a[:, 1, 80:].mean((1, 2)) > a[:, 1, :48].mean((1, 2))).float().mean()) > 0.8
+
+
+def test_jpeg_makes_blocks_and_better_ones_at_better_quality(clear):
+    grey = clear[0].mean(0).expand(3, -1, -1)  # colours are kept at half the resolution anyway
+    rough, fine = (degrade.jpeg(grey, q) for q in (10, 95))
+    assert rough.shape == grey.shape
+    assert (rough - grey).abs().mean() > 2 * (fine - grey).abs().mean() > 0
+
+
+def test_shake_blurs_along_one_direction_and_keeps_light(clear):
+    rng = np.random.default_rng(1)
+    dot = torch.zeros(3, 128, 128)
+    dot[:, 64, 64] = 1
+    for _ in range(5):
+        out = degrade._shaken(dot, rng)
+        assert out.sum() == pytest.approx(3, rel=1e-4)
+        y, x = (out[0] > 0.02).nonzero().T.float() - 64
+        inertia = torch.linalg.eigvalsh(torch.cov(torch.stack([x, y])))
+        assert len(x) > 2 and inertia[0] < 0.5 * inertia[1]
+
+
+def test_something_in_front_covers_a_part(clear):
+    rng = np.random.default_rng(2)
+    share = [
+        (degrade._covered(clear[0], rng) - clear[0]).abs().amax(0).gt(0.05).float().mean()
+        for _ in range(40)
+    ]
+    assert np.median(share) > 0.01 and max(share) < 0.5
 
 
 def test_canonical_places_undo_a_warp(space):

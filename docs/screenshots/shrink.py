@@ -18,6 +18,7 @@ NAMES = (
         "preferences",
     ),  # driver.py
     *("gallery", "seed-head", "between", "many", "models"),  # seeds.py
+    *("object-panel", "object-download"),  # objects.py
 )
 WIDTH = 1280  # pixels at most
 BYTES = 400_000

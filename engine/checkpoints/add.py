@@ -1,7 +1,8 @@
 """A file from somewhere becomes one of the user's models.
 
 What a file is, is read from its first bytes, not from its name: EG3D's training pickle, one of
-torch.save's two formats, or .safetensors. Nothing is written before the generator has been built.
+torch.save's two formats, or .safetensors. Nothing is written before the model has been built, or of
+the large ones every shape has been compared.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import mmap
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from engine.checkpoints import header, registry, torch_files, weights_only
+from engine.checkpoints import header, lrm, registry, torch_files, weights_only
 from engine.checkpoints.model_file import check_finite, write_model
-from engine.checkpoints.official import find_generator, names
+from engine.checkpoints.official import find_generator, names, plain
 from engine.checkpoints.pickle_stream import Budget, Buffer, Machine, damaged, too_large
 from engine.checkpoints.registry import ModelInfo
 from engine.checkpoints.tensors import Storage, StoredTensor
@@ -42,7 +43,31 @@ _SAFETENSORS = {
 }  # fmt: skip
 _NONCOMMERCIAL = re.compile(r"\bnc\b|non[- ]?commercial|\bresearch\b", re.IGNORECASE)
 _RECORD_AT_MOST = 1 << 16  # characters; a published model's has three thousand
-_REMEDY = "Choose a .pkl, .pt, .pth, .ckpt or .safetensors file with EG3D's weights."
+LRM_SYSTEMS = ("triposr", "openlrm")
+_REMEDY = (
+    "Choose a .pkl, .pt, .pth, .ckpt or .safetensors file with the weights of EG3D, TripoSR or "
+    "OpenLRM."
+)
+
+
+class OneByOne(Mapping):
+    """Tensors as float32, each read from its file when it is asked for: models of gigabytes are
+    never held whole. size: bytes of the file. Raises WeightsError as read_tensors does."""
+
+    def __init__(self, stored: dict[str, StoredTensor], size: int) -> None:
+        _check_room(stored, size)
+        self._stored = stored
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        tensor = self._stored[name].read()
+        check_finite(name, tensor)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
 
 
 @dataclass
@@ -61,14 +86,17 @@ def add_model(
     like: str = "",
     metres: float | None = None,
     licence: str = "",
+    config: str | os.PathLike = "",
     progress: Progress = lambda fraction, step: None,
     check: Callable[[], None] = lambda: None,
 ) -> ModelInfo:
-    """Read a file with EG3D's weights and write it as the model `name` ("": after the file).
+    """Read a file with the weights of EG3D, TripoSR or OpenLRM and write it as the model `name`
+    ("": after the file).
 
     like: for files that hold tensors only, the published model whose cameras it shares (see
     registry.LIKE). metres: size of a field unit; None: the record's, or guessed by the system.
-    licence: a text for people; "": what is known of the file's kind.
+    licence: a text for people; "": what is known of the file's kind. config: of TripoSR and
+    OpenLRM, the config.yaml or config.json published beside the file; "": sizes follow from shapes.
     Raises WeightsError for files that cannot be used, ParameterError for a name that is taken,
     OutputError where the folder cannot be written; then nothing has changed.
     """
@@ -77,11 +105,37 @@ def add_model(
     target = registry.check_new_name(folder, name)
     progress(0.0, "reading the file")
     with opened(file) as (handle, data):
-        source = read_source(handle, data, like)
+        source = read_source(handle, data, like, config)
         sha256 = _hash(handle, len(data), progress, check)
+        record = source.record
+        large = record["system"] in LRM_SYSTEMS
         progress(0.4, "reading the weights")
-        tensors = read_tensors(source.tensors, len(data), check)
-    record = source.record
+        tensors: Mapping[str, np.ndarray] = (
+            OneByOne(source.tensors, len(data))
+            if large
+            else read_tensors(source.tensors, len(data), check)
+        )
+        _complete(record, file, sha256, metres, licence)
+        progress(0.6, "checking the model")
+        if large:  # torch: late, so that most refusals come at once
+            from engine.systems.lrm.open import check_shapes
+
+            check_shapes(record, {n: t.shape for n, t in source.tensors.items()})
+        else:
+            from engine.checkpoints.open import build
+
+            build(record, tensors)
+        check()
+        progress(0.8, "writing the model")
+        registry.check_new_name(folder, name)  # somebody may have been faster
+        write_model(target, record, tensors, check)
+    return registry.describe(target)
+
+
+def _complete(
+    record: dict[str, Any], file: Path, sha256: str, metres: float | None, licence: str
+) -> None:
+    """Write into the record what the caller says and where the file came from."""
     record["source"] = record.get("source") or {
         "file": file.name,
         "bytes": file.stat().st_size,
@@ -94,15 +148,6 @@ def add_model(
         record["noncommercial"] = bool(_NONCOMMERCIAL.search(licence))
     if len(json.dumps(record)) > _RECORD_AT_MOST:
         raise too_large()
-    progress(0.6, "checking the model")
-    from engine.checkpoints.open import build  # torch: late, so that most refusals come at once
-
-    build(record, tensors)
-    check()
-    progress(0.8, "writing the model")
-    registry.check_new_name(folder, name)  # somebody may have been faster
-    write_model(target, record, tensors, check)
-    return registry.describe(target)
 
 
 @contextmanager
@@ -128,8 +173,11 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, Buffer]]:
                 data.close()
 
 
-def read_source(handle: BinaryIO, data: Buffer, like: str = "") -> Source:
-    """What the file holds, by its first bytes; like as in add_model. Raises WeightsError."""
+def read_source(
+    handle: BinaryIO, data: Buffer, like: str = "", config: str | os.PathLike = ""
+) -> Source:
+    """What the file holds, by its first bytes; like and config as in add_model. Raises
+    WeightsError."""
     budget = Budget()
     table = names(budget)
     if data[:4] == torch_files.ZIP_START:
@@ -142,12 +190,13 @@ def read_source(handle: BinaryIO, data: Buffer, like: str = "") -> Source:
         if machine.at != len(data):
             raise damaged()
     elif data[8:9] == b"{" and data[6:8] == b"\0\0":
-        return _safetensors(handle, data, like)
+        return _safetensors(handle, data, like, config)
     else:
         raise WeightsError(f"{Path(handle.name).name} is not a model's file.", _REMEDY)
     found = find_generator(root)
     if found is None:
-        return _weights_only(weights_only.find_tensors(root), like)
+        return _weights_only(root, like, config)
+    _no_config(config)
     axes = found.axes.read()
     check_finite("plane_axes", axes)
     return Source(
@@ -170,11 +219,7 @@ def read_tensors(
 ) -> dict[str, np.ndarray]:
     """All tensors as float32; size: bytes of the file. Raises WeightsError if they are not finite,
     or together larger than the file that they are said to come from."""
-    room = size
-    for tensor in stored.values():
-        room -= tensor.count * (tensor.storage.nbytes // max(tensor.storage.count, 1))
-    if room < 0:
-        raise too_large()
+    _check_room(stored, size)
     tensors = {}
     for name, tensor in stored.items():
         check()
@@ -183,7 +228,18 @@ def read_tensors(
     return tensors
 
 
-def _safetensors(handle: BinaryIO, data: Buffer, like: str) -> Source:
+def _check_room(stored: dict[str, StoredTensor], size: int) -> None:
+    """Raises WeightsError if tensors are together larger than the file of `size` bytes."""
+    room = size
+    for tensor in stored.values():
+        room -= tensor.count * (tensor.storage.nbytes // max(tensor.storage.count, 1))
+    if room < 0:
+        raise too_large()
+
+
+def _safetensors(
+    handle: BinaryIO, data: Buffer, like: str, config: str | os.PathLike
+) -> Source:
     head = header.read_header(handle.name)
     stored = {}
     for name, entry in head.entries.items():
@@ -191,12 +247,24 @@ def _safetensors(handle: BinaryIO, data: Buffer, like: str) -> Source:
         storage = Storage(data, _SAFETENSORS[entry.dtype], entry.start, count).checked(len(data))
         stored[name] = StoredTensor(storage, 0, entry.shape, _steps(entry.shape))
     if head.metadata.get("format") == header.FORMAT:  # one of ours again
+        _no_config(config)
         header.verify(handle.name)
         return Source(header.read_record(head), stored)
-    return _weights_only(weights_only.find_tensors(stored), like)
+    return _weights_only(stored, like, config)
 
 
-def _weights_only(stored: dict[str, StoredTensor], like: str) -> Source:
+def _weights_only(root: Any, like: str, config: str | os.PathLike) -> Source:
+    """A file that holds tensors, and perhaps OpenLRM's arguments, in dictionaries."""
+    flat = weights_only.flatten(root)
+    found = lrm.find_layout(flat)
+    if found is not None:
+        layout, prefix = found
+        stored = {n[len(prefix) :]: t for n, t in flat.items() if n.startswith(prefix)}
+        given = lrm.read_config(config) if os.fspath(config) else _arguments(root)
+        shapes = {name: tensor.shape for name, tensor in stored.items()}
+        return Source(lrm.guess_record(layout, shapes, given), stored)
+    _no_config(config)
+    stored = weights_only.find_tensors(flat)
     record = weights_only.guess_record({n: t.shape for n, t in stored.items()}, like)
     record |= {
         "system": "eg3d",
@@ -207,6 +275,20 @@ def _weights_only(stored: dict[str, StoredTensor], like: str) -> Source:
         "noncommercial": True,
     }
     return Source(record, stored)
+
+
+def _arguments(root: Any) -> dict[str, Any]:
+    """What OpenLRM 1.0 keeps beside its weights; {} where there is nothing."""
+    given = root.get("kwargs") if isinstance(root, dict) else None
+    return plain(given) if isinstance(given, dict) else {}
+
+
+def _no_config(config: str | os.PathLike) -> None:
+    if os.fspath(config):
+        raise WeightsError(
+            "Only TripoSR's and OpenLRM's weights come with a config of their own.",
+            "Add this file without one.",
+        )
 
 
 def _steps(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,11 +1,13 @@
 """The embedded default model: one file, loaded once.
 
-Tensors are grouped by prefix: space.* (head space), perception.*, generator.*, encoder.*; the
-metadata's `model` holds the configuration (box, focal length, alignment, plane order) as JSON.
+Tensors are grouped by prefix: space.* (head space), perception.*, generator.*, encoder.* and, where
+heads from seeds come from a GAN, mapping.*; the metadata's `model` holds the configuration (box,
+focal length, alignment, plane order) as JSON.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from engine.errors import WeightsError
 from engine.headspace.space import HeadSpace
 from engine.portrait.perception import PerceptionNet
+from engine.systems.head.mapping import HeadMapping
 from engine.systems.head.model import AppearanceEncoder, HeadConfig, HeadGenerator
 
 PATH = Path(__file__).resolve().parents[1] / "weights" / "head.safetensors"
@@ -25,13 +28,16 @@ REMEDY = "Install the extension again."
 
 @dataclass(frozen=True)
 class DefaultModel:
-    """Everything in float32, in evaluation mode, gradients off. config: as in the file."""
+    """Everything in float32, in evaluation mode, gradients off. config: as in the file. mapping:
+    None where the file has none. sha256: of the tensors that turn codes into colours."""
 
     space: HeadSpace
     perception: PerceptionNet
     generator: HeadGenerator
     encoder: AppearanceEncoder
     config: dict
+    mapping: HeadMapping | None = None
+    sha256: str = ""
 
 
 @lru_cache(maxsize=1)
@@ -55,11 +61,23 @@ def load_default(path: Path = PATH) -> DefaultModel:
         nets = {
             "perception": PerceptionNet(len(space.identity), len(space.expression), space.styles),
             "generator": generator,
-            "encoder": AppearanceEncoder(generator.num_ws, head.w_dim),
+            "encoder": AppearanceEncoder(generator.num_ws, head.w_dim, head.colour_grid),
         }
+        if "mapping" in groups:
+            shape = len(space.identity) + len(space.expression) + space.styles
+            nets["mapping"] = HeadMapping(shape, generator.num_ws, head.w_dim)
         for name, net in nets.items():
             net.load_state_dict(groups[name])
             net.eval().requires_grad_(False)
     except (KeyError, TypeError, RuntimeError) as error:
         raise WeightsError("The default model's weights are of another version.", REMEDY) from error
-    return DefaultModel(space, config=config, **nets)
+    return DefaultModel(space, config=config, sha256=_digest(tensors), **nets)
+
+
+def _digest(tensors: dict[str, torch.Tensor]) -> str:
+    """Of generator and mapping: codes of one are not another's."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        if name.startswith(("generator.", "mapping.")):
+            digest.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -88,10 +88,18 @@ def read_model(
     """(record, tensors as float32) of a model file. Raises WeightsError if it is no model file or
     its hash does not match: the hash is taken of the bytes as they arrive, so that damage never
     becomes a strange picture; that costs about a tenth of a second for a published model."""
+    record = read_record(read_header(path))
+    return record, dict(stream_model(path, check))
+
+
+def stream_model(
+    path: str | os.PathLike, check: Check = lambda: None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """A model file's tensors by name, one after the other, for models too large to be held twice.
+    Raises WeightsError as read_model does, for a wrong hash only after the last tensor."""
     header = read_header(path)
-    record = read_record(header)
+    read_record(header)
     digest = hashlib.sha256(header.metadata["model"].encode())
-    tensors = {}
     with open(path, "rb", buffering=0) as file:
         for name in sorted(header.entries):
             entry = header.entries[name]
@@ -102,11 +110,10 @@ def read_model(
             _fill(file, tensor)
             digest.update(tensor_line(name, "F32", entry.shape))
             digest.update(tensor.reshape(-1))
-            tensors[name] = tensor
+            yield name, tensor
             check()
     if digest.hexdigest() != header.metadata.get("sha256"):
         raise damaged()
-    return record, tensors
 
 
 def check_finite(name: str, tensor: np.ndarray) -> None:

@@ -22,6 +22,7 @@ BUILT_IN = "built-in"
 BUILT_IN_PATH = Path(__file__).resolve().parents[1] / "weights" / "head.safetensors"
 SUFFIX = ".safetensors"
 LIKE = ("ffhq", "cats", "cars")  # published models whose cameras a file without settings may share
+OBJECT_SYSTEMS = ("triposr", "openlrm")  # that make objects from one picture
 ENVIRONMENT = "TRIPLANE_MODELS"  # a folder, instead of the user's own
 _SETTINGS = "models.json"
 _NAME = re.compile(r"\w[\w .-]{0,63}")
@@ -47,6 +48,11 @@ class ModelInfo:
     source_file: str
     built_in: bool = False
     broken: str = ""
+
+    @property
+    def makes_objects(self) -> bool:
+        """Whether it makes objects from pictures, rather than heads from seeds."""
+        return self.system in OBJECT_SYSTEMS
 
 
 def default_folder() -> Path:
@@ -113,6 +119,28 @@ def model_path(folder: Folder = "", name: str = "") -> Path:
     if not _NAME.fullmatch(name) or not path.is_file():
         raise WeightsError(f"There is no model named {name[:80]}.", _LIST)
     return path
+
+
+def object_model(folder: Folder = "", name: str = "") -> ModelInfo:
+    """The model for objects of that name, or path; for "" the default model if it is one, else the
+    first one that can be used. Raises WeightsError where there is none, with what to do."""
+    if name:
+        found = describe(model_path(folder, name)) if name != BUILT_IN else _built_in()
+        if not found.makes_objects and not found.broken:
+            raise WeightsError(
+                f"{found.name} is a model for heads, not for objects.",
+                "Choose a TripoSR or OpenLRM model.",
+            )
+        return found
+    usable = [m for m in list_models(folder) if m.makes_objects and not m.broken]
+    if not usable:
+        raise WeightsError(
+            "No model for objects is installed.",
+            "Add TripoSR or OpenLRM to the models in the preferences, or with"
+            " `python -m engine model add`.",
+        )
+    default = default_model(folder)
+    return next((m for m in usable if m.name == default), usable[0])
 
 
 def check_new_name(folder: Folder, name: str) -> Path:

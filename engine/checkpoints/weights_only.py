@@ -61,9 +61,8 @@ _MODULES = {
 }
 
 
-def find_tensors(root: Any) -> dict[str, StoredTensor]:
-    """The generator's tensors in nested dictionaries (or under a common prefix), by the published
-    names; the running average's where there are several generators. Raises WeightsError."""
+def flatten(root: Any) -> dict[str, StoredTensor]:
+    """The tensors in nested dictionaries by dotted name. Raises WeightsError."""
     flat: dict[str, StoredTensor] = {}
     waiting = [("", root, 0)]
     seen = 0
@@ -80,11 +79,18 @@ def find_tensors(root: Any) -> dict[str, StoredTensor]:
                 flat[name] = item
             elif isinstance(item, dict):
                 waiting.append((f"{name}.", item, depth + 1))
+    return flat
+
+
+def find_tensors(flat: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """The generator's among flat tensors (perhaps under a common prefix), by the published names;
+    the running average's where there are several generators. Raises WeightsError."""
     prefixes = [name[: -len(_FIRST)] for name in flat if name.endswith(_FIRST)]
     if not prefixes:
         raise WeightsError(
-            "The file holds no EG3D generator.",
-            "Choose EG3D's training pickle, or a state dict of its generator.",
+            "The file holds no EG3D generator, and no TripoSR or OpenLRM.",
+            "Choose EG3D's training pickle or a state dict of its generator, TripoSR's model.ckpt "
+            "or OpenLRM's model.safetensors.",
         )
     prefix = min(prefixes, key=lambda p: ("ema" not in p.lower(), len(p), p))
     return {n[len(prefix) :]: t for n, t in flat.items() if n.startswith(prefix)}

@@ -15,7 +15,11 @@ from engine.cameras import Camera
 from engine.errors import WeightsError
 
 # Where each kind of field lives; the module is imported when a file of its kind is read.
-KINDS = {"eg3d": "engine.fields.triplane", "head": "engine.fields.head"}
+KINDS = {
+    "eg3d": "engine.fields.triplane",
+    "head": "engine.fields.head",
+    "lrm": "engine.fields.lrm",
+}
 
 
 @dataclass

@@ -44,7 +44,7 @@ class GriddedDensity:
         ]
         # [nodes of a, nodes of b, H] for each pair of axes a < b
         self.terms = {
-            pair: _on_nodes(folded, k, axes[pair[0]], axes[pair[1]])
+            pair: on_nodes(folded, k, axes[pair[0]], axes[pair[1]])
             for k, pair in enumerate(folded.pairs)
         }
         self._rows = torch.cat([term.flatten(0, 1) for term in self.terms.values()])
@@ -105,7 +105,7 @@ def _closed(blocks: torch.Tensor, axis: int) -> torch.Tensor:
     return nodes
 
 
-def _on_nodes(
+def on_nodes(
     folded: FoldedPlanes, number: int, across: torch.Tensor, down: torch.Tensor
 ) -> torch.Tensor:
     """A pair's table at nodes: [len(across), len(down), H]."""

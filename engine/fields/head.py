@@ -20,6 +20,7 @@ from torch import Tensor
 from engine.cameras import Camera
 from engine.fields.base import Field, Render
 from engine.fields.spans import SurfaceBlocks
+from engine.fields.strands import Strands
 from engine.headspace.lattice import sample
 from engine.networks.planes import PlaneDecoder, sample_planes
 from engine.render.rays import camera_rays
@@ -55,7 +56,8 @@ class _Rays:
 
 class HeadField(Field):
     """distance [R, R, R] metres (z, y, x order), warp [3, L, L, L] metres to canonical space,
-    planes [4, C, P, P], decoder: plane features -> colour; all over the box `bounds`."""
+    planes [4, C, P, P], decoder: plane features -> colour; all over the box `bounds`; strands:
+    lines over the planes' colours where no photo lends the hair its own, see strands.py."""
 
     kind = "head"
     metres_per_unit = 1.0
@@ -69,6 +71,7 @@ class HeadField(Field):
         decoder: PlaneDecoder,
         bounds: Tensor,
         info: dict[str, Any] | None = None,
+        strands: Strands | None = None,
     ) -> None:
         if distance.ndim != 3 or warp.ndim != 4 or planes.ndim != 4 or warp.shape[0] != 3:
             raise ValueError("the head field's tensors have unexpected shapes")
@@ -76,6 +79,7 @@ class HeadField(Field):
             raise ValueError("the head field's planes do not fit its decoder")
         self.distance, self.warp, self.planes = distance, warp, planes
         self.decoder, self.bounds, self.info = decoder, bounds, dict(info or {})
+        self.strands = strands
         self._blocks: SurfaceBlocks | None = None
         self._blocks_of: tuple[Tensor | None, int] = (None, 0)
 
@@ -91,7 +95,10 @@ class HeadField(Field):
     def color(self, points: Tensor) -> Tensor:
         canonical = points + sample(self.warp, points, self.bounds)
         features = sample_planes(self.planes[None], canonical[None] / self.bounds[1, 0])
-        return self.decoder(features)[0][0].clamp(0, 1)
+        colour = self.decoder(features)[0][0]
+        if self.strands is not None:
+            colour = colour * self.strands.factor(canonical, self.bounds)
+        return colour.clamp(0, 1)
 
     @torch.no_grad()
     def render(
@@ -257,7 +264,9 @@ class HeadField(Field):
 
     def tensors(self) -> dict[str, Tensor]:
         decoder = {f"decoder.{k}": v for k, v in self.decoder.state_dict().items()}
-        return {"distance": self.distance, "warp": self.warp, "planes": self.planes, **decoder}
+        strands = {} if self.strands is None else self.strands.tensors()
+        parts = {"distance": self.distance, "warp": self.warp, "planes": self.planes}
+        return {**parts, **decoder, **strands}
 
     def metadata(self) -> dict[str, Any]:
         return {
@@ -289,12 +298,14 @@ class HeadField(Field):
             decoder,
             bounds,
             metadata.get("info"),
+            Strands.from_saved(tensors),
         )
 
     def to(self, device: torch.device | str) -> HeadField:
         for name in ("distance", "warp", "planes", "bounds"):
             setattr(self, name, getattr(self, name).to(device))
         self.decoder.to(device)
+        self.strands = None if self.strands is None else self.strands.to(device)
         return self
 
 

@@ -70,6 +70,17 @@ class HeadSpace:
         near = vertices[..., self.landmark_index, :] * self.landmark_weight[..., None]
         return near.sum(-2) + self.landmark_offset
 
+    def fixed_landmarks(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Landmarks without vertices: of the mean head [84, 3], and what identity [84, 3, Ki] and
+        expression [84, 3, Ke] add to them a unit."""
+        moved = (
+            (basis[:, self.landmark_index] * self.landmark_weight[..., None])
+            .sum(2)
+            .permute(1, 2, 0)
+            for basis in (self.identity, self.expression)
+        )
+        return self.landmarks(self.mean), *moved
+
     def warp(self, identity: Tensor, expression: Tensor, resolution: int = 64) -> Tensor:
         """The inverse warp [3, L, L, L]: canonical point = point + warp(point)."""
         if self._spread is None or self._spread.resolution != resolution:

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from engine.cameras import Camera
@@ -25,6 +27,9 @@ from engine.inversion.optim import Adam
 from engine.systems.head.model import HeadGenerator
 
 HELD_POINTS = 6000  # a step, for the hold on unseen surface
+NEAR = 0.006  # metres: a surface point within this of one that the photo shows is shown
+GRAZING = 0.1, 0.6  # cosines of the angle of view: pixels below say nothing, above all
+MATCH_STEPS, MATCH_RATE = 14, 0.25
 
 
 @dataclass
@@ -37,11 +42,23 @@ class Seen:
     weight: Tensor
     index: Tensor
 
+    @cached_property
+    def _tree(self) -> cKDTree:
+        return cKDTree(self.canonical.numpy())
+
+    def near(self, points: Tensor, reach: float = NEAR) -> tuple[Tensor, Tensor]:
+        """Of canonical points [N, 3]: the weight [N] of the nearest point seen, 0 where none is
+        within `reach` (metres), and its number [N]."""
+        away, nearest = self._tree.query(points.numpy(), distance_upper_bound=reach)
+        met = torch.from_numpy(np.isfinite(away))
+        nearest = torch.from_numpy(nearest).clamp_max(len(self.weight) - 1)
+        return self.weight[nearest] * met, nearest
+
 
 @dataclass
 class Target:
     """What tuning aims at: the photo where it sees the surface; canonical points everywhere
-    [N, 3] with the colours expected there [N, 3], which hold where it does not."""
+    [N, 3] with the colours expected there [N, 3], which hold as far as it does not."""
 
     seen: Seen
     everywhere: Tensor
@@ -49,7 +66,7 @@ class Target:
 
     @cached_property
     def hidden(self) -> Tensor:
-        """1 at the points of `everywhere` that the photo does not show [N]."""
+        """1 at the points of `everywhere` that the photo does not show, 0 where it does [N]."""
         return 1 - visibility(self.everywhere, self.seen)
 
     def loss(
@@ -87,7 +104,8 @@ def see(field: HeadField, camera: Camera, picture: Tensor, alpha: Tensor) -> See
     facing = -(normal * rays[hit]).sum(1)
     # Pixels at the matte's edge mix in the background.
     solid = -F.max_pool2d(-alpha[None, None], 5, 1, 2)[0, 0].reshape(-1)[hit]
-    weight = (facing.clamp(0, 1) * solid.clamp(0, 1)).clamp_min(0)
+    square = ((facing - GRAZING[0]) / (GRAZING[1] - GRAZING[0])).clamp(0, 1)
+    weight = square * square * (3 - 2 * square) * solid.clamp(0, 1)
     index = torch.full((camera.height * camera.width,), -1, dtype=torch.long)
     index[hit] = torch.arange(len(hit))
     canonical = place + sample(field.warp, place, field.bounds)
@@ -133,12 +151,12 @@ def expected_colours(
 
     colour [N, 3] and covered [N] (0 bare skin .. 1 under hair): the generator's at points
     everywhere; seen_colour, seen_covered: the same at the photo's points. Hair and skin are matched
-    apart: the mean log ratio of photo to generator, then chroma and contrast drawn towards the
-    photo's own means, since one photo says nothing about casts and shadows on the other side.
+    apart: the mean log ratio of photo to generator, then hue, and hair's contrast, drawn towards
+    the photo's own means, since one photo says nothing about casts and shadows elsewhere.
     """
     luma = torch.tensor([0.299, 0.587, 0.114])
     matched = []
-    for bare, contrast in ((True, 0.5), (False, 0.75)):
+    for bare, (own, contrast) in ((True, (0.3, 0.95)), (False, (0.3, 0.75))):
         weight = seen.weight * ((seen_covered < 0.5) == bare)
         if weight.sum() < 150:  # too little to go by
             matched.append(colour)
@@ -148,7 +166,7 @@ def expected_colours(
         toned = ((colour + 0.04) * ratio - 0.04).clamp(0, 1)
         mean = (share * seen.colour).sum(0)
         level = ((toned @ luma + 0.02) / (mean @ luma)) ** contrast
-        matched.append((0.25 * toned + 0.75 * level[:, None] * mean).clamp(0, 1))
+        matched.append((own * toned + (1 - own) * level[:, None] * mean).clamp(0, 1))
     return torch.lerp(matched[0], matched[1], covered[:, None])
 
 
@@ -164,8 +182,10 @@ def refine_latent(
     steps: int,
     compute: Compute,
     report: Callable[[float], None] = lambda fraction: None,
+    hair: Tensor | None = None,
 ) -> Tensor:
-    """w+ [1, n, w] moved towards the photo, kept near the encoder's."""
+    """w+ [1, n, w] moved towards the photo, kept near the encoder's. hair: as the generator takes
+    it."""
     if not steps:
         return ws
     start, ws = ws.detach(), ws.detach().clone().requires_grad_()
@@ -175,7 +195,7 @@ def refine_latent(
         report(step / steps)
         optimiser.param_groups[0]["lr"] = 0.02 * min(1.0, (step + 1) / 5, 2 * (1 - step / steps))
         with compute.autocast():
-            planes = generator.planes(ws)
+            planes = generator.planes(ws, hair)
         colour = _colours(generator, planes, seen.canonical)
         loss = photo_loss(colour, seen) + 0.02 * (ws - start).square().mean()
         optimiser.zero_grad()
@@ -192,8 +212,10 @@ def tune(
     compute: Compute,
     report: Callable[[float], None] = lambda fraction: None,
     seed: int = 0,
+    hair: Tensor | None = None,
 ) -> HeadGenerator:
-    """A copy of the generator tuned to the photo at the pivot `ws`.
+    """A copy of the generator tuned to the photo at the pivot `ws`. hair: as the generator takes
+    it.
 
     Surface that the photo does not show is held to the expected colours.
     """
@@ -206,7 +228,7 @@ def tune(
         report(step / steps)
         optimiser.param_groups[0]["lr"] = 2e-3 * min(1.0, (step + 1) / 8, 1.6 * (1 - step / steps))
         with compute.autocast():
-            planes = tuned.planes(ws)
+            planes = tuned.planes(ws, hair)
         loss = target.loss(partial(_colours, tuned, planes), 0.6, rng)
         optimiser.zero_grad()
         loss.backward()
@@ -247,12 +269,37 @@ def sharpen(
     return (planes + offset).detach()
 
 
-def visibility(points: Tensor, seen: Seen, cell: float = 0.005) -> Tensor:
-    """1 where a canonical point [N, 3] lies in a cell (metres) that the photo shows well."""
+def match(
+    generator: HeadGenerator,
+    planes: Tensor,
+    points: Tensor,
+    wanted: Tensor,
+    weight: Tensor | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """Planes [1, 4, C, P, P] whose colours at canonical points [N, 3] come near those wanted
+    [N, 3], by weight [N]. Deterministic; the offset is smooth, so detail stays."""
+    with torch.enable_grad():
+        half = planes.shape[-1] // 2
+        offset = torch.zeros(*planes.shape[1:3], half, half, requires_grad=True)
+        optimiser = Adam([{"params": [offset], "lr": MATCH_RATE}], betas=(0.8, 0.95))
+        for step in range(MATCH_STEPS):
+            check()
+            optimiser.param_groups[0]["lr"] = MATCH_RATE * min(1.0, 1.5 * (1 - step / MATCH_STEPS))
+            colour = _colours(generator, planes + _finer(offset, planes)[None], points)
+            far = ((colour - wanted).square().sum(1) + 1e-5).sqrt()
+            loss = far.mean() if weight is None else (weight * far).sum() / weight.sum()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    return planes + _finer(offset.detach(), planes)[None]
 
-    def key(p: Tensor) -> Tensor:
-        i = ((p + 0.3) / cell).long()
-        return (i[:, 0] * 1000 + i[:, 1]) * 1000 + i[:, 2]
 
-    shown = torch.unique(key(seen.canonical[seen.weight > 0.25]))
-    return torch.isin(key(points), shown).float()
+def _finer(offset: Tensor, planes: Tensor) -> Tensor:
+    return F.interpolate(offset, planes.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def visibility(points: Tensor, seen: Seen, cell: float = NEAR) -> Tensor:
+    """1 where the photo shows a canonical point [N, 3] well, within `cell` metres; less where it
+    shows it at a slant or at the matte's edge; 0 where it does not."""
+    return (2 * seen.near(points, cell)[0]).clamp(0, 1)

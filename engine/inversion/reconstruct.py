@@ -16,7 +16,8 @@ from engine.checkpoints.default import DefaultModel
 from engine.device import Compute
 from engine.errors import ReconstructionError
 from engine.fields.head import HeadField
-from engine.inversion import appearance, pose, shape
+from engine.inversion import appearance, fit, pose, shape, unseen
+from engine.inversion.perceive import look, refined
 from engine.portrait.align import Aligned
 from engine.portrait.matte import Matte, matte
 from engine.portrait.perception import CLASSES, SIZE, Perception
@@ -61,8 +62,11 @@ Report = Callable[[float, str], None]
 
 def perceive(model: DefaultModel, crop: np.ndarray, compute: Compute) -> Perception:
     """The small network's view of an aligned crop uint8 [512, 512, 3]."""
-    with torch.no_grad(), compute.autocast():
-        return model.perception(F.interpolate(_signed(crop), (SIZE, SIZE), mode="area"))
+    with torch.no_grad():
+        with compute.autocast():
+            picture = F.interpolate(_signed(crop), (SIZE, SIZE), mode="area")
+            seen = look(model.space, model.perception, picture)
+        return refined(model.space, model.perception, seen)
 
 
 def _signed(crop: np.ndarray) -> Tensor:
@@ -71,16 +75,31 @@ def _signed(crop: np.ndarray) -> Tensor:
 
 
 def first_guess(model: DefaultModel, seen: Perception) -> shape.Shape:
-    """The network's numbers as a shape; hair styles softened, since it can be wrong."""
+    """The network's numbers as a shape."""
     r = shape.RESIDUAL
     return shape.Shape(
         identity=seen.identity[0].float().clamp(-2.5, 2.5),
         expression=seen.expression[0].float().clamp(-3, 3),
-        hair=(seen.hair[0].float() * 0.7).softmax(0),
+        hair=hair_weights(seen.hair[0].float()),
         offset=torch.zeros(()),
         residual=torch.zeros(1, r, r, r),
         pose=seen.pose[0].float(),
     )
+
+
+def hair_weights(logits: Tensor) -> Tensor:
+    """Weights of the hair styles, mirrored styles and bald [styles] from the network's logits.
+
+    Between styles softened, the more the less sure the network is: on photos it is often wrong, and
+    a mix has no braid that nobody saw. Between a style and its mirror image sharpened, since their
+    mix fits neither side.
+    """
+    n = len(logits) // 2
+    sides = logits[: 2 * n].reshape(2, n)
+    styles = torch.cat([sides.logsumexp(0), logits[2 * n :]])
+    sure = styles.softmax(0).max()
+    weights = ((0.4 + 0.8 * sure**4) * styles).softmax(0)
+    return torch.cat([((2 * sides).softmax(0) * weights[:n]).flatten(), weights[n:]])
 
 
 def tidy_labels(labels: np.ndarray) -> np.ndarray:
@@ -114,6 +133,69 @@ def encode(model: DefaultModel, crop: np.ndarray, alpha: np.ndarray, compute: Co
         return model.encoder(x).float()
 
 
+def _cut_out(aligned: Aligned, seen: Perception, check: Callable[[], None] = lambda: None) -> Matte:
+    """The head's matte. Raises ReconstructionError if no head stands out in the photo."""
+    cut = matte(
+        aligned.crop,
+        seen.classes.float().softmax(1)[0].numpy(),
+        alpha=aligned.alpha,
+        valid=aligned.valid,
+        check=check,
+    )
+    if cut.alpha.mean() < 0.03:
+        raise ReconstructionError(
+            "The head could not be told from the background.",
+            "Use a photo with a plainer background, or one with the background cut out.",
+        )
+    return cut
+
+
+def _planes(
+    model: DefaultModel, aligned: Aligned, cut: Matte, compute: Compute
+) -> tuple[Tensor, Tensor]:
+    """w+ [1, n, w] of the photo and the generator's planes [1, 4, C, P, P] for it."""
+    ws = encode(model, aligned.crop, cut.alpha, compute)
+    with torch.no_grad(), compute.autocast():
+        return ws, model.generator.planes(ws).float()
+
+
+def _learned(model: DefaultModel, fitted: shape.Shape, planes: Tensor) -> Tensor:
+    """The generator's residual of the distance, see shape.learned_lattice."""
+    return shape.learned_lattice(
+        model.space, fitted, lambda points: model.generator(planes, points[None])[1][0]
+    )
+
+
+def _field(
+    model: DefaultModel,
+    fitted: shape.Shape,
+    learned: Tensor,
+    planes: Tensor,
+    check: Callable[[], None] = lambda: None,
+) -> HeadField:
+    """The head of a shape in the generator's colours."""
+    distance, warp = shape.bake(model.space, fitted, learned, check=check)
+    info = {"model": model.config.get("name", ""), "version": model.config.get("version")}
+    info["coefficients"] = fitted.coefficients()
+    return HeadField(distance, warp, planes[0], model.generator.decoder, model.space.bounds, info)
+
+
+def encode_only(model: DefaultModel, aligned: Aligned, compute: Compute) -> Reconstruction:
+    """What the networks alone say of an aligned crop: no landmark, outline or colour is fitted.
+
+    The shape is the perception network's coefficients, hair style and camera, the colours the
+    encoder's. For measuring the networks, and the start of every fit. Raises ReconstructionError
+    if no head stands out in the photo.
+    """
+    seen = perceive(model, aligned.crop, compute)
+    cut = _cut_out(aligned, seen)
+    _, planes = _planes(model, aligned, cut, compute)
+    guess = first_guess(model, seen)
+    field = _field(model, guess, _learned(model, guess, planes), planes)
+    trust = trusted_pixels(cut, tidy_labels(cut.labels), aligned.valid)
+    return Reconstruction(field, pose.to_camera(guess.pose, CROP), cut, guess, trust)
+
+
 def reconstruct(
     model: DefaultModel,
     aligned: Aligned,
@@ -132,31 +214,17 @@ def reconstruct(
     report(0.0, "reading the portrait")
     seen = perceive(model, aligned.crop, compute)
     report(0.04, "cutting out the head")
-    cut = matte(
-        aligned.crop,
-        seen.classes.float().softmax(1)[0].numpy(),
-        alpha=aligned.alpha,
-        valid=aligned.valid,
-        check=check,
-    )
-    if cut.alpha.mean() < 0.03:
-        raise ReconstructionError(
-            "The head could not be told from the background.",
-            "Use a photo with a plainer background, or one with the background cut out.",
-        )
+    cut = _cut_out(aligned, seen, check)
     report(0.12, "encoding the appearance")
-    ws = encode(model, aligned.crop, cut.alpha, compute)
-    with torch.no_grad(), compute.autocast():
-        planes = model.generator.planes(ws).float()
+    ws, planes = _planes(model, aligned, cut, compute)
     report(0.14, "fitting the shape")
     landmarks, spread = seen.landmarks[0].float(), seen.spread[0].float()
     guess = first_guess(model, seen)
-    fitted = shape.fit_landmarks(model.space, guess, landmarks, spread, check=check)
-    learned = shape.learned_lattice(
-        model.space, fitted, lambda points: model.generator(planes, points[None])[1][0]
-    )
+    error = model.perception.refine.error
+    fitted = fit.fit_landmarks(model.space, guess, landmarks, spread, error, check)
+    learned = _learned(model, fitted, planes)
     labels = tidy_labels(cut.labels)
-    fitted = shape.fit_silhouette(
+    fitted = fit.fit_silhouette(
         model.space,
         fitted,
         cut.alpha,
@@ -165,35 +233,21 @@ def reconstruct(
         landmarks,
         spread,
         learned,
+        error,
         steps.silhouette,
         seed,
         check,
     )
     report(0.36, "building the field")
-    distance, warp = shape.bake(model.space, fitted, learned, check=check)
-    info = {"model": model.config.get("name", ""), "version": model.config.get("version")}
-    decoder, bounds = model.generator.decoder, model.space.bounds
-    field = HeadField(distance, warp, planes[0], decoder, bounds, info)
+    field = _field(model, fitted, learned, planes, check)
     camera = pose.to_camera(fitted.pose, CROP)
     preview(field, camera)
     trust = trusted_pixels(cut, labels, aligned.valid)
-    if steps.latent or steps.tuning:
-        generator = _fit_appearance(
-            model,
-            field,
-            camera,
-            aligned.crop,
-            trust,
-            fitted,
-            learned,
-            ws,
-            steps,
-            compute,
-            report,
-            seed,
-        )
-        field.planes, field.decoder = generator
-        preview(field, camera)
+    _fit_appearance(
+        model, field, camera, aligned, trust, labels, fitted, learned, ws, steps, compute, report,
+        seed, check,
+    )  # fmt: skip
+    preview(field, camera)
     return Reconstruction(field, camera, cut, fitted, trust)
 
 
@@ -201,8 +255,9 @@ def _fit_appearance(
     model: DefaultModel,
     field: HeadField,
     camera: Camera,
-    crop: np.ndarray,
+    aligned: Aligned,
     trust: np.ndarray,
+    labels: np.ndarray,
     fitted: shape.Shape,
     learned: Tensor,
     ws: Tensor,
@@ -210,14 +265,18 @@ def _fit_appearance(
     compute: Compute,
     report: Report,
     seed: int,
-) -> tuple[Tensor, torch.nn.Module]:
-    """Planes [4, C, P, P] and decoder of the generator tuned to the photo."""
+    check: Callable[[], None],
+) -> None:
+    """Gives the field the photo's colours: planes and decoder of the generator tuned to it, or, in
+    no steps, the encoder's planes in the photo's tone; and strands on unseen hair."""
+    report(0.4, "reading the photo's colours")
+    hair = fitted.hair[None]  # known better than from w+
     size = steps.pixels
-    picture = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255
+    picture = torch.from_numpy(aligned.crop).permute(2, 0, 1)[None].float() / 255
     picture = F.interpolate(picture, (size, size), mode="area")[0].permute(1, 2, 0)
     alpha = F.interpolate(torch.from_numpy(trust)[None, None].float(), (size, size), mode="area")
     seen = appearance.see(field, camera.resized(size, size), picture, alpha[0, 0])
-    if len(seen.colour) < 200:
+    if len(seen.colour) < 0.005 * size * size:
         raise ReconstructionError(
             "The fitted head does not lie on the photo's.",
             "Place the five points by hand and try again.",
@@ -229,28 +288,57 @@ def _fit_appearance(
         steps.latent,
         compute,
         lambda f: report(0.4 + 0.15 * f, "refining the style code"),
+        hair,
     )
-    target = _target(model, field, fitted, learned, ws, seen, compute, seed)
-    tuned = appearance.tune(
-        model.generator,
-        ws,
-        target,
-        steps.tuning,
-        compute,
-        lambda f: report(0.55 + 0.25 * f, "tuning to the photo"),
-        seed,
+    quick = not (steps.tuning or steps.planes)
+    target, covered = _target(
+        model, field, fitted, learned, ws, seen, compute, 12000 if quick else 40000, seed
     )
-    with torch.no_grad(), compute.autocast():
-        planes = tuned.planes(ws).float()
-    planes = appearance.sharpen(
-        tuned,
-        planes,
-        target,
-        steps.planes,
-        lambda f: report(0.8 + 0.2 * f, "sharpening the planes"),
-        seed,
+    check()
+    pixel = float(np.linalg.norm(camera.position) / (camera.intrinsics[0, 0] * camera.width))
+    in_photo = (labels == HAIR) & (trust > 0.9)
+    strands = unseen.strands(
+        target.everywhere, covered, seen, field.bounds, aligned.crop, in_photo, pixel
     )
-    return planes[0], tuned.decoder
+    if quick:
+        with torch.no_grad(), compute.autocast():
+            planes = model.generator.planes(ws, hair).float()
+        field.planes = _quickly(model, planes, target, check)[0]
+    else:
+        tuned = appearance.tune(
+            model.generator,
+            ws,
+            target,
+            steps.tuning,
+            compute,
+            lambda f: report(0.55 + 0.25 * f, "tuning to the photo"),
+            seed,
+            hair,
+        )
+        with torch.no_grad(), compute.autocast():
+            planes = tuned.planes(ws, hair).float()
+        planes = appearance.sharpen(
+            tuned,
+            planes,
+            target,
+            steps.planes,
+            lambda f: report(0.8 + 0.2 * f, "sharpening the planes"),
+            seed,
+        )
+        field.planes, field.decoder = planes[0], tuned.decoder
+    field.strands = strands
+
+
+def _quickly(
+    model: DefaultModel, planes: Tensor, target: appearance.Target, check: Callable[[], None]
+) -> Tensor:
+    """The planes with the photo's colours where it sees, the expected ones elsewhere, broadly."""
+    seen = target.seen
+    few = torch.arange(0, len(seen.colour), max(1, len(seen.colour) // 5000))
+    points = torch.cat([target.everywhere[::2], seen.canonical[few]])
+    wanted = torch.cat([target.expected[::2], seen.colour[few]])
+    weight = torch.cat([target.hidden[::2], seen.weight[few]])
+    return appearance.match(model.generator, planes, points, wanted, weight, check)
 
 
 @torch.no_grad()
@@ -262,17 +350,21 @@ def _target(
     ws: Tensor,
     seen: appearance.Seen,
     compute: Compute,
+    count: int,
     seed: int,
-) -> appearance.Target:
-    """The photo's colours, and the generator's in the photo's tone everywhere else."""
-    everywhere = appearance.surface_points(field, 40000, seed)
+) -> tuple[appearance.Target, Tensor]:
+    """The photo's colours, and the generator's in the photo's tone everywhere else (at `count`
+    points); and how far these lie under hair [count]."""
+    everywhere = appearance.surface_points(field, count, seed)
     with compute.autocast():
-        planes = model.generator.planes(ws)
+        planes = model.generator.planes(ws, fitted.hair[None])
     points = torch.cat([everywhere, seen.canonical])
     colour = model.generator(planes.float(), points[None])[0][0]
     mass = model.space.hair(fitted.hair, fitted.offset)
     skin, hair = shape.skin_and_hair(model.space, points, mass, fitted.residual, learned)
-    # Hair thinner than a few millimetres is skin with a shadow on it.
-    covered, n = torch.sigmoid((skin - hair - 0.004) / 0.001), len(everywhere)
-    expected = appearance.expected_colours(colour[:n], covered[:n], seen, colour[n:], covered[n:])
-    return appearance.Target(seen, everywhere, expected)
+    covered, n = unseen.under_hair(points, skin - hair), count
+    toned = appearance.expected_colours(colour, covered, seen, colour[n:], covered[n:])
+    expected = unseen.continued(
+        everywhere, toned[:n], covered[:n], seen, toned[n:], covered[n:], field.bounds
+    )
+    return appearance.Target(seen, everywhere, expected), covered[:n]

@@ -18,6 +18,7 @@ from .base import Job, Param
 
 _NAMES = (
     "reconstruct",
+    "object",
     "sample",
     "gallery",
     "interpolate",
@@ -27,6 +28,7 @@ _NAMES = (
     "sheet",
     "dataset",
     "import_model",
+    "download_model",
     "selftest",
 )
 _at_release: list[Callable[[], object]] = []

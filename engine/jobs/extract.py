@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .base import Context, Job, Param, Result
+from .mesh import QUADS
 
 PARAMS = (
     Param("field", str, "", "Field file (.safetensors)"),
@@ -19,6 +20,7 @@ PARAMS = (
         "faces", int, 40000, "Number of triangles of the mesh, about", minimum=1000, maximum=500_000
     ),
     Param("texture_size", int, 2048, "Side of the texture", unit="px", minimum=256, maximum=8192),
+    *QUADS,
 )
 
 

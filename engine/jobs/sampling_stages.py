@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from engine import jobs
 from engine.cameras import Camera
@@ -14,7 +15,7 @@ from engine.checkpoints.open import close_models
 from engine.errors import ParameterError, ReconstructionError
 from engine.fields.base import Field
 from engine.fields.io import field_to_bytes
-from engine.jobs import stages
+from engine.jobs import quad_stages, stages
 from engine.jobs.base import Context, Result
 from engine.sampling import recipe as recipes
 from engine.sampling.base import Picture, Sampler
@@ -42,21 +43,21 @@ def sample_head(params: dict[str, Any], context: Context) -> Result:
     context.progress(0.06, "making the head")
     code = recipes.code(sampler, recipe)
     field = recipes.field_of(sampler, recipe, code)
+    quad_stages.check(field, params)
     front = sampler.front()
     context.progress(0.12, "taking its picture")
     picture = sampler.picture(code, front, context.check, field)
     context.preview(stages.thumbnail(_shown(picture)))
-    mesh = _shape(field, params, context, 0.2)
-    context.progress(0.6, "looking at it from all sides")
-    views = [_view(mesh, front, picture)] if sampler.photo_cameras() else []
-    for camera in sampler.photo_cameras()[1:]:
-        seen = sampler.picture(code, camera, context.check, field)
-        views.append(_view(mesh, camera, seen, front))
-    context.progress(0.78, "baking the texture")
-    mesh = mesh.with_texture(baking.bake(mesh, field, views, params["texture_size"], context.check))
+    mesh = quads = None
+    if params["topology"] != "QUAD":
+        mesh = _textured(sampler, code, field, picture, params, context)
+    quads = quad_stages.make(field, lambda _: [], params, context, 0.85 if mesh else 0.2, 0.95)
+    shown = mesh or quads.triangles()
     context.progress(0.95, "packing the results")
-    covered = silhouette(mesh, front).astype(np.float32)
-    psnr = float(metrics.photo_agreement(mesh, front, picture.image, covered)["psnr"])
+    psnr = np.nan
+    if mesh is not None:  # without its hair a head is no picture of itself
+        covered = silhouette(mesh, front).astype(np.float32)
+        psnr = float(metrics.photo_agreement(mesh, front, picture.image, covered)["psnr"])
     seeds = [head for head in recipe.heads if isinstance(head, int)]
     meta = {
         "name": params["name"] or _name(recipe),
@@ -69,18 +70,39 @@ def sample_head(params: dict[str, Any], context: Context) -> Result:
         "figures": {
             # None: the mesh is not in the picture at all, or equals it.
             "photo_psnr_db": round(psnr, 2) if np.isfinite(psnr) else None,
-            "mesh": metrics.mesh_report(mesh, field.metres_per_unit),
+            "mesh": metrics.mesh_report(shown, field.metres_per_unit),
         },
         "versions": stages.versions(),
         "device": next(iter(field.tensors().values())).device.type,
-    }
-    drawn = draw_textured(mesh, stages.portrait_camera(mesh, 256), 2)
-    arrays = stages.mesh_arrays(mesh) | {
+    } | quad_stages.meta(quads, field)
+    drawn = draw_textured(shown, stages.portrait_camera(shown, 256), 2)
+    arrays = stages.mesh_arrays(mesh) | quad_stages.arrays(quads) | {
         "photo": _shown(picture),
         "field": np.frombuffer(field_to_bytes(field), np.uint8),
         "preview": over(drawn, BACKDROP),
     }
     return _finished(meta, arrays, context)
+
+
+def _textured(
+    sampler: Sampler,
+    code: torch.Tensor,
+    field: Field,
+    picture: Picture,
+    params: dict[str, Any],
+    context: Context,
+) -> Mesh:
+    """The field's surface with the model's own pictures of it for a texture."""
+    front = sampler.front()
+    mesh = _shape(field, params, context, 0.2)
+    context.progress(0.6, "looking at it from all sides")
+    views = [_view(mesh, front, picture)] if sampler.photo_cameras() else []
+    for camera in sampler.photo_cameras()[1:]:
+        seen = sampler.picture(code, camera, context.check, field)
+        views.append(_view(mesh, camera, seen, front))
+    context.progress(0.78, "baking the texture")
+    size = params["texture_size"]
+    return mesh.with_texture(baking.bake(mesh, field, views, size, context.check))
 
 
 def sample_gallery(params: dict[str, Any], context: Context) -> Result:

@@ -19,6 +19,13 @@ PARAMS = (
         " (eight round the head), a rig such as circle:12 or circle:8:15, or a list of cameras, as"
         " the job views takes them",
     ),
+    Param(
+        "directions",
+        str,
+        "",
+        "Semantic directions of the built-in model, with commas, or all: a row each of the one head"
+        " given, from less to more of it, through the first camera",
+    ),
     Param("size", int, 512, "Side of a picture", "px", 16, 4096),
     Param(
         "orthographic",

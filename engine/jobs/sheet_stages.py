@@ -25,7 +25,7 @@ from engine.sampling.recipe import Recipe, parse_heads
 from engine.surface.export import write_whole
 from engine.views.frame import extent, look
 from engine.views.images import png_bytes
-from engine.views.sheet import compose, lay_out
+from engine.views.sheet import Tile, compose, lay_out
 
 MOST_PIXELS = 1 << 28  # of a sheet
 MOST_COLUMNS = 6  # that one gets without asking
@@ -34,19 +34,20 @@ EYES = 0.03  # metres above a field's origin: where FFHQ's alignment has them, a
 
 def make_sheet(params: dict[str, Any], context: Context) -> Result:
     """The job `sheet`."""
-    name, background = check_name(params["name"]), _colour(params["background"])
+    check_name(params["name"])
+    _colour(params["background"])
+    if params["directions"]:
+        from engine.jobs.sheet_directions import make_direction_sheet
+
+        return make_direction_sheet(params, context)
     context.progress(0.0, "loading the heads")
     fields = dict(_fields(params, context))
-    box = _common_box(list(fields.values()))
-    views = {head: _views(params, field, box) for head, field in fields.items()}
+    box = common_box(list(fields.values()))
+    views = {head: views_of(params, field, box) for head, field in fields.items()}
     shots = [(head, view) for head in fields for view in views[head]]
     sizes = [(view.camera.width, view.camera.height) for _, view in shots]
     columns = params["columns"] or _columns(len(next(iter(views.values()))), len(fields))
-    tiles, size = lay_out(sizes, columns, params["margin"], params["labels"])
-    if size[0] * size[1] > MOST_PIXELS:
-        raise ParameterError(
-            f"The sheet would have {size[0]} x {size[1]} pixels.", "Take fewer or smaller views."
-        )
+    tiles, size = place(sizes, columns, params)
     pictures, labels, facts = [], [], []
     for index, ((head, view), tile) in enumerate(zip(shots, tiles)):
         context.progress(0.2 + 0.75 * index / len(shots), "rendering the views")
@@ -56,6 +57,33 @@ def make_sheet(params: dict[str, Any], context: Context) -> Result:
         about = {"head": head, "view": camera.name}
         facts.append({**about, **asdict(tile), "camera": camera.to_json()})
         context.item({"index": index, **about}, thumbnail(pictures[-1]))
+    return finish(params, context, pictures, tiles, size, labels, facts)
+
+
+def place(
+    sizes: list[tuple[int, int]], columns: int, params: dict[str, Any]
+) -> tuple[list[Tile], tuple[int, int]]:
+    """Tiles of pictures of these (width, height)s, and the sheet's size. Raises ParameterError for
+    one that is too large."""
+    tiles, size = lay_out(sizes, columns, params["margin"], params["labels"])
+    if size[0] * size[1] > MOST_PIXELS:
+        raise ParameterError(
+            f"The sheet would have {size[0]} x {size[1]} pixels.", "Take fewer or smaller views."
+        )
+    return tiles, size
+
+
+def finish(
+    params: dict[str, Any],
+    context: Context,
+    pictures: list[np.ndarray],
+    tiles: list[Tile],
+    size: tuple[int, int],
+    labels: list[str],
+    facts: list[dict[str, Any]],
+) -> Result:
+    """Composes the sheet of rendered pictures, and writes it where a folder is given."""
+    name, background = params["name"], _colour(params["background"])
     context.progress(0.95, "composing the sheet")
     sheet = compose(pictures, tiles, size, background, labels if params["labels"] else None)
     meta = {"name": name, "width": size[0], "height": size[1], "tiles": facts}
@@ -93,13 +121,13 @@ def _fields(params: dict[str, Any], context: Context) -> Iterator[tuple[str, Fie
         yield f"head {head}", recipes.field_of(sampler, recipe)
 
 
-def _common_box(fields: list[Field]) -> np.ndarray:
+def common_box(fields: list[Field]) -> np.ndarray:
     """The box [2, 3], in metres, that holds every head: all are shown at one scale."""
     ends = [np.array(extent(field)) * field.metres_per_unit for field in fields]
     return np.stack([np.min([e[0] for e in ends], 0), np.max([e[1] for e in ends], 0)])
 
 
-def _views(params: dict[str, Any], field: Field, box: np.ndarray) -> list:
+def views_of(params: dict[str, Any], field: Field, box: np.ndarray) -> list:
     scale = field.metres_per_unit
     placed = FIELD_TO_BLENDER @ np.diag([scale, scale, scale, 1.0])
     return read_views(params, field, placed, box / scale, EYES / scale)

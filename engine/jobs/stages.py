@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from engine.fields.base import Field
 from engine.fields.head import HeadField
 from engine.fields.io import field_to_bytes, load_field
 from engine.inversion.reconstruct import CROP, PRESETS, Reconstruction, reconstruct
+from engine.jobs import quad_stages
 from engine.jobs.base import Context, Result
 from engine.jobs.reconstruct import PHOTO_LIMIT
 from engine.portrait.align import Aligned, align
@@ -31,6 +31,7 @@ from engine.surface import bake as baking
 from engine.surface import cleanup, isosurface, metrics, unwrap
 from engine.surface.draw import silhouette
 from engine.surface.mesh import Mesh
+from engine.surface.quad import QuadHead
 
 PREVIEW = 160
 GRID = 176  # voxels along the box: the head field's own grid, so that no facets arise
@@ -87,13 +88,19 @@ def reconstruct_photo(params: dict[str, Any], context: Context) -> Result:
         context.check,
     )
     view = baking.PhotoView(made.camera, aligned.crop, made.trust)
-    mesh = _surface(made.field, lambda _: [view], params, context, 0.58)
+    mesh, quads = _meshes(made.field, lambda _: [view], params, context, 0.58)
+    shown = mesh or quads.triangles()
     context.progress(0.96, "measuring")
-    figures = _figures(mesh, made, aligned, context)
+    # Without its hair a head is no picture of the photo.
+    figures = {"mesh": metrics.mesh_report(shown, made.field.metres_per_unit)}
+    if mesh is not None:
+        figures = _figures(mesh, made, aligned, context)
     figures["faces_found"] = len(faces)
     full = _full_camera(made.camera, aligned, photo)
     context.progress(0.99, "packing the results")
-    result = _result(mesh, made.field, full, photo, params, figures)
+    result = _result(mesh, shown, made.field, full, photo, params, figures)
+    result.meta |= quad_stages.meta(quads, made.field)
+    result.arrays |= mesh_arrays(mesh) | quad_stages.arrays(quads)
     result.arrays["crop"] = aligned.crop
     result.meta["crop_camera"] = made.camera.to_json()
     result.meta["device"] = compute.device.type
@@ -115,16 +122,19 @@ def extract_field(params: dict[str, Any], context: Context) -> Result:
         camera = _camera(params["camera"]).resized(photo.width, photo.height)
         return [baking.PhotoView(camera, photo.rgb, silhouette(mesh, camera).astype(np.float32))]
 
-    mesh = _surface(field, views, params, context, 0.1)
+    quad_stages.check(field, params)
+    mesh, quads = _meshes(field, views, params, context, 0.1)
+    shown = mesh or quads.triangles()
     context.finish()
     meta = {
         "metres_per_unit": field.metres_per_unit,
         "timings": dict(context.timings),
         "field_to_world": standing(mesh, field).ravel().tolist(),
-        "figures": {"mesh": metrics.mesh_report(mesh, field.metres_per_unit)},
+        "figures": {"mesh": metrics.mesh_report(shown, field.metres_per_unit)},
         "versions": versions(),
     }
-    return Result(meta, mesh_arrays(mesh))
+    meta |= quad_stages.meta(quads, field)
+    return Result(meta, mesh_arrays(mesh) | quad_stages.arrays(quads))
 
 
 def render_field(params: dict[str, Any], context: Context) -> Result:
@@ -170,15 +180,30 @@ def voxels(field: Field) -> int:
     return GRID if isinstance(field, HeadField) else TRIPLANE_GRID
 
 
-def _surface(
+def _meshes(
     field: Field,
-    views: Callable[[Mesh], list[baking.PhotoView]],
+    views: quad_stages.Views,
     params: dict[str, Any],
     context: Context,
     start: float,
+) -> tuple[Mesh | None, QuadHead | None]:
+    """The meshes that are wanted, one at least; `start` is the fraction of the job done before."""
+    end = 0.95
+    middle = {"SURFACE": end, "QUAD": start, "BOTH": (start + end) / 2}[params["topology"]]
+    mesh = None if middle == start else _surface(field, views, params, context, start, middle)
+    return mesh, quad_stages.make(field, views, params, context, middle, end)
+
+
+def _surface(
+    field: Field,
+    views: quad_stages.Views,
+    params: dict[str, Any],
+    context: Context,
+    start: float,
+    end: float,
 ) -> Mesh:
-    """Iso-surface, clean-up, UVs, texture; `start` is the fraction of the job done before."""
-    part = (0.95 - start) / 4
+    """Iso-surface, clean-up, UVs, texture, from `start` to `end` of the job."""
+    part = (end - start) / 4
     context.progress(start, "extracting the surface")
     mesh = isosurface.extract(field, voxels(field), context.check)
     context.progress(start + 0.6 * part, "cleaning the mesh")
@@ -196,11 +221,13 @@ def _full_camera(camera: Camera, aligned: Aligned, photo: Photo) -> Camera:
     return Camera(full.cam2world, full.intrinsics, photo.width, photo.height, "photo")
 
 
-def standing(mesh: Mesh, field: Field) -> np.ndarray:
-    """Field space to Blender's world: metres, z up, looking along -y, lowest point on z = 0."""
+def standing(mesh: Mesh | None, field: Field) -> np.ndarray:
+    """Field space to Blender's world: metres, z up, looking along -y, lowest point on z = 0: of the
+    surface's mesh, or where there is none (a mesh of quads ends higher) of the head's field."""
     scale = field.metres_per_unit
     matrix = FIELD_TO_BLENDER @ np.diag([scale, scale, scale, 1.0])
-    matrix[2, 3] = -float(mesh.vertices[:, 1].min()) * scale
+    low = quad_stages.lowest(field) if mesh is None else float(mesh.vertices[:, 1].min())
+    matrix[2, 3] = -low * scale
     return matrix
 
 
@@ -225,7 +252,9 @@ def _figures(mesh: Mesh, made: Reconstruction, aligned: Aligned, context: Contex
     }
 
 
-def mesh_arrays(mesh: Mesh) -> dict[str, np.ndarray]:
+def mesh_arrays(mesh: Mesh | None) -> dict[str, np.ndarray]:
+    if mesh is None:
+        return {}
     return {
         "vertices": mesh.vertices.astype(np.float32),
         "faces": mesh.faces.astype(np.int32),
@@ -235,7 +264,8 @@ def mesh_arrays(mesh: Mesh) -> dict[str, np.ndarray]:
 
 
 def _result(
-    mesh: Mesh,
+    mesh: Mesh | None,
+    seen_mesh: Mesh,
     field: HeadField,
     camera: Camera,
     photo: Photo,
@@ -258,8 +288,8 @@ def _result(
         "versions": versions(),
     }
     packed = np.frombuffer(field_to_bytes(field), np.uint8)
-    seen = field.render(portrait_camera(mesh, 256))
-    arrays = mesh_arrays(mesh) | {
+    seen = field.render(portrait_camera(seen_mesh, 256))
+    arrays = {
         "photo": np.asarray(shown),
         "field": packed,
         "preview": on_grey(seen.image, seen.alpha),

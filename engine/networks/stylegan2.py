@@ -325,6 +325,16 @@ class SynthesisNetwork(nn.Module):
     ) -> torch.Tensor:
         """ws [B, num_ws, w_dim] -> image [B, img_channels, img_resolution, img_resolution],
         float32. noise_mode and generators as in SynthesisLayer.forward."""
+        return self.features(ws, noise_mode, generators)[1]
+
+    def features(
+        self,
+        ws: torch.Tensor,
+        noise_mode: NoiseMode = "const",
+        generators: Sequence[torch.Generator] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The last block's features [B, C, img_resolution, img_resolution] and the image; see
+        forward()."""
         if ws.ndim != 3 or ws.shape[1:] != (self.num_ws, self.w_dim):
             raise ValueError(f"ws must be [B, {self.num_ws}, {self.w_dim}], not {tuple(ws.shape)}")
         x = img = None
@@ -334,7 +344,7 @@ class SynthesisNetwork(nn.Module):
             rows = ws[:, row : row + block.num_conv + 1]
             x, img = block(x, img, rows, noise_mode, generators)
             row += block.num_conv
-        return img
+        return x, img
 
 
 class StyleGenerator(nn.Module):

@@ -72,9 +72,9 @@ def matte(
     if opaque is not None:
         person = opaque
     else:
-        person = _soft_edge(image, labels != BACKGROUND, 1 - soft[BACKGROUND], width)
+        person = soft_edge(image, labels != BACKGROUND, 1 - soft[BACKGROUND], width)
     check()
-    head = _soft_edge(image, np.isin(labels, HEAD), 1 - soft[BACKGROUND] - soft[GARMENT], width)
+    head = soft_edge(image, np.isin(labels, HEAD), 1 - soft[BACKGROUND] - soft[GARMENT], width)
     head = np.minimum(head, person)
     if valid is not None:
         person, head = person * valid, head * valid
@@ -117,7 +117,7 @@ def _largest(mask: np.ndarray) -> np.ndarray:
     return pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
 
 
-def _soft_edge(
+def soft_edge(
     image: np.ndarray, inside: np.ndarray, prior: np.ndarray, width: np.ndarray
 ) -> np.ndarray:
     """Alpha [S, S] of a region: 1 deep inside, 0 well outside, solved for where the boundary is

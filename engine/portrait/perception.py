@@ -67,32 +67,70 @@ class PerceptionNet(nn.Module):
         self.mix = nn.Linear(w[-1] * 16, 384)
         self.sizes = (identity, expression, styles, 6)
         self.to_numbers = nn.Linear(384, sum(self.sizes))
+        self.refine = Refine(84 * 2, (identity, expression, 6))
 
-    def forward(self, x: Tensor) -> Perception:
-        x = F.silu(self.stem(x))
-        stack = [x]
+    def encode(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The trunk: features at 128, 64 ... 4, and all numbers [B, sum(sizes)]."""
+        stack = [F.silu(self.stem(x))]
         for block in self.down:
             stack.append(block(stack[-1]))
-        deep = stack[-1]
-        numbers = self.to_numbers(F.silu(self.mix(deep.flatten(1)))).float()
-        y = deep
+        return stack, self.to_numbers(F.silu(self.mix(stack[-1].flatten(1)))).float()
+
+    def decode(self, stack: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The trunk's features to classes, landmarks and their spread."""
+        y = stack[-1]
         for block, skip in zip(reversed(self.up), reversed(stack[1:-1])):
             y = block(torch.cat([F.interpolate(y, scale_factor=2.0, mode="nearest"), skip], 1))
-        landmarks, spread = soft_argmax(self.to_heat(y).float())
-        y = F.interpolate(y, scale_factor=2.0, mode="nearest")
-        y = F.silu(self.squeeze(torch.cat([y, stack[0]], 1)))
-        classes = self.to_classes(F.silu(self.final(y))).float()
-        identity, expression, hair, pose = numbers.split(self.sizes, 1)
-        return Perception(classes, landmarks, spread, identity, expression, hair, pose)
+        landmarks, spread = soft_argmax(self.to_heat(y.contiguous()).float())
+        # squeeze() of both levels side by side, the coarse one's share before it is enlarged.
+        coarse, fine = self.squeeze.weight.split([y.shape[1], stack[0].shape[1]], 1)
+        y = F.interpolate(F.conv2d(y, coarse), scale_factor=2.0, mode="nearest")
+        y = F.silu(y + F.conv2d(stack[0], fine, self.squeeze.bias))
+        return self.to_classes(F.silu(self.final(y))).float(), landmarks, spread
+
+    def forward(self, x: Tensor) -> Perception:
+        stack, numbers = self.encode(x)
+        return Perception(*self.decode(stack), *numbers.split(self.sizes, 1))
+
+
+class Refine(nn.Linear):
+    """A linear correction of identity, expression and pose [K], and how wrong they are after it.
+
+    Used by engine.inversion.perceive, which knows where the numbers put the landmarks: its input is
+    how far those fall from the landmarks seen, and the numbers. `error` [K, K], lower triangular,
+    is the Cholesky factor of the covariance of what is still wrong on training heads. Weights from
+    before this was learned correct nothing, with typical errors.
+    """
+
+    TYPICAL = (0.9, 0.7, (0.045, 0.06, 0.025, 0.01, 0.015, 0.04))  # a coefficient, and the pose
+
+    def __init__(self, landmarks: int, sizes: tuple[int, int, int]) -> None:
+        count = sum(sizes)
+        super().__init__(landmarks + count, count)
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+        identity, expression, pose = self.TYPICAL
+        typical = [identity] * sizes[0] + [expression] * sizes[1] + list(pose)
+        self.register_buffer("error", torch.diag(torch.tensor(typical)))
+        self.register_load_state_dict_pre_hook(_as_made)
+
+
+def _as_made(net: Refine, state: dict, prefix: str, *_: object) -> None:
+    """Tensors that the weights lack stay as they were made."""
+    for name, value in net.state_dict().items():
+        state.setdefault(prefix + name, value)
 
 
 def soft_argmax(heat: Tensor) -> tuple[Tensor, Tensor]:
     """Heat maps [B, K, H, W] -> expected position [B, K, 2] in 0..1 and spread [B, K]."""
-    b, k, h, w = heat.shape
-    p = heat.flatten(2).softmax(-1).unflatten(2, (h, w))
-    x = (torch.arange(w, device=heat.device) + 0.5) / w
-    y = (torch.arange(h, device=heat.device) + 0.5) / h
-    px, py = p.sum(2), p.sum(3)
-    mean = torch.stack([(px * x).sum(-1), (py * y).sum(-1)], -1)
-    variance = (px * x.square()).sum(-1) + (py * y.square()).sum(-1) - mean.square().sum(-1)
-    return mean, variance.clamp_min(1e-8).sqrt()
+    h, w = heat.shape[2:]
+    y, x = torch.meshgrid(
+        (torch.arange(h, device=heat.device) + 0.5) / h,
+        (torch.arange(w, device=heat.device) + 0.5) / w,
+        indexing="ij",
+    )
+    # About the middle: a small variance is a difference of squares.
+    moments = torch.stack([x - 0.5, y - 0.5, (x - 0.5).square() + (y - 0.5).square()], -1)
+    found = heat.flatten(2).softmax(-1) @ moments.reshape(-1, 3)
+    variance = found[..., 2] - found[..., :2].square().sum(-1)
+    return found[..., :2] + 0.5, variance.clamp_min(1e-8).sqrt()

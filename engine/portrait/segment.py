@@ -84,7 +84,7 @@ def segment(
         weight = np.ones((side, side)) if usable is None else resize(usable.astype(float), side)
         here = _known_background(resize(prior, side), opaque, side)
         held = here if belief is None else resize(belief, side)
-        belief = _walk(small, _evidence(small, held, here, weight, opaque is None), pull)
+        belief = walk(small, _evidence(small, held, here, weight, opaque is None), pull)
         belief = _known_background(belief, opaque, side)
     return _with_glasses(belief, probability)
 
@@ -126,7 +126,7 @@ def _evidence(
         weights = (held[c] ** 2 * weight).ravel()
         likelihood[c] = _FLAT
         if weights.sum() > 0.002 * len(features) and (backed or c != BACKGROUND):
-            density = _mixture(features, weights, components)
+            density = mixture(features, weights, components)
             likelihood[c] = np.logaddexp(density, _FLAT)
     likelihood -= likelihood.max(0)
     likelihood = (COLOUR_TRUST * likelihood).clip(-COLOUR_LIMIT)
@@ -135,7 +135,7 @@ def _evidence(
     return odds / odds.sum(0)
 
 
-def _mixture(features: np.ndarray, weights: np.ndarray, components: int) -> np.ndarray:
+def mixture(features: np.ndarray, weights: np.ndarray, components: int) -> np.ndarray:
     """Log density [N] at features [N, D] of a mixture of Gaussians fitted to them with weights [N].
 
     Starts from splitting the widest cluster along its longest axis (Orchard and Bouman 1991), then
@@ -177,8 +177,9 @@ def _log_densities(x: np.ndarray, stats: list, total: float) -> np.ndarray:
     return out
 
 
-def _walk(colour: np.ndarray, evidence: np.ndarray, pull: float) -> np.ndarray:
-    """Evidence [4, n, n] smoothed along the edges of colour [3, n, n]: the random walker."""
+def walk(colour: np.ndarray, evidence: np.ndarray, pull: float) -> np.ndarray:
+    """Evidence [C, n, n] smoothed along the edges of colour [3, n, n]: the random walker. pull: the
+    weight of the evidence beside a neighbour's."""
     n = colour.shape[-1]
     index = np.arange(n * n).reshape(n, n)
     pairs, weights = [], []

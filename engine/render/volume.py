@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from engine import device
 from engine.render import compositing, sampling
 from engine.render.compositing import Composite
-from engine.render.threads import side_by_side
+from engine.threads import side_by_side
 
 # Samples that weigh less are left out: all of a ray's together change a colour by less than 2e-5.
 NEGLIGIBLE = 2e-7

@@ -1,9 +1,12 @@
-"""The built-in head model as a sampler: its prior makes codes, generator and head space heads."""
+"""The built-in head model as a sampler: its prior makes shapes, its mapping network their w+ (the
+prior, too, where there is no mapping), generator and head space make heads of both."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,13 +14,14 @@ from scipy import ndimage
 from torch import Tensor
 
 from engine.cameras import Camera, orbit
-from engine.checkpoints.default import load_default
+from engine.checkpoints.default import DefaultModel, load_default
 from engine.fields.base import Field
 from engine.fields.head import HeadField
 from engine.inversion.appearance import surface_points
 from engine.inversion.shape import RESIDUAL, Shape, bake, learned_lattice, skin_and_hair
 from engine.sampling.base import Picture, Sampler
 from engine.sampling.harmony import harmonise
+from engine.systems.head.mapping import shape_vector
 from engine.systems.head.prior import HeadPrior, Parts, load_prior
 from engine.systems.head.strands import add_strands
 
@@ -29,6 +33,7 @@ GRID, SMALL_GRID = 176, 112  # nodes along the box: a head's own, a small pictur
 THIN = 0.003  # metres: thinner hair is skin with a shadow on it
 LEAST = 0.08  # of the surface: less hair than this is stubble
 SURFACE = 6000  # points at which colours are brought to agree
+DETAIL_OF_FINE = 0.5  # of the faces' detail, where the generator draws fine planes itself
 SMALL = 200  # pixels a side up to which a picture makes do with SMALL_GRID
 
 
@@ -38,11 +43,15 @@ class BuiltInSampler(Sampler):
     name = "built-in"
     picture_size = 512
 
-    def __init__(self, prior: HeadPrior | None = None) -> None:
-        """prior: another than the shipped one. Raises WeightsError where the weights cannot be
-        read."""
-        self.model, self.prior = load_default(), prior or load_prior()
-        self.rows, self.sha256 = self.prior.rows, self.prior.sha256
+    def __init__(
+        self, prior: HeadPrior | None = None, model: DefaultModel | None = None
+    ) -> None:
+        """prior, model: others than the shipped ones. Raises WeightsError where the weights cannot
+        be read."""
+        self.model, self.prior = model or load_default(), prior or load_prior()
+        self.rows = self.prior.rows
+        both = self.prior.sha256 + self.model.sha256
+        self.sha256 = hashlib.sha256(both.encode()).hexdigest()
 
     def z(self, seed: int) -> Tensor:
         rng = np.random.RandomState(seed)
@@ -50,7 +59,11 @@ class BuiltInSampler(Sampler):
             z = torch.from_numpy(rng.standard_normal(self.prior.z_dim)).float()
             if float(self.prior.classes(z, 0.7).max()) > CLEAR:
                 break
-        return z
+        if self.model.mapping is None:
+            return z
+        # The shape's numbers stay what they are without a mapping; w+ has its own after them.
+        more = rng.standard_normal(self.model.mapping.z_dim)
+        return torch.cat([z, torch.from_numpy(more).float()])
 
     def map(
         self,
@@ -60,10 +73,27 @@ class BuiltInSampler(Sampler):
         yaw: float = 0.0,
         pitch: float = 0.0,
     ) -> Tensor:
-        code = self.prior.map(z, psi)
+        code = self._map(z, psi)
         if 0 <= cutoff < len(code):
-            code[cutoff:] = self.prior.map(z, 1.0)[cutoff:]
+            code[cutoff:] = self._map(z, 1.0)[cutoff:]
         return code
+
+    @torch.no_grad()
+    def _map(self, z: Tensor, psi: float) -> Tensor:
+        mapping = self.model.mapping
+        if mapping is None:
+            return self.prior.map(z, psi)
+        z, more = z.split([self.prior.z_dim, mapping.z_dim])
+        code, none, full = (self.prior.unpack(self.prior.map(z, p)) for p in (psi, 0.0, 1.0))
+        # The mapping knows whole heads, not truncated ones: w+ is that of the full shape, drawn to
+        # the average of that shape, and as the hair style gives way to that of the average head.
+        shape, rest = (
+            shape_vector(p.identity, p.expression, p.hair)[None] for p in (full, none)
+        )
+        ws = mapping.average(shape).lerp(mapping(more[None], shape)[0], psi)
+        least, kept = (float(torch.minimum(p.hair, full.hair).sum()) for p in (none, code))
+        share = (kept - least) / max(1 - least, 1e-6)
+        return self.prior.pack(replace(code, ws=mapping.average(rest).lerp(ws, share)))
 
     def field(self, code: Tensor) -> HeadField:
         return self._field(code, GRID)
@@ -74,7 +104,7 @@ class BuiltInSampler(Sampler):
     ) -> HeadField:
         """The head's field with its distance on grid^3 nodes."""
         model, parts = self.model, self.prior.unpack(code.float())
-        planes = model.generator.planes(parts.ws[None])
+        planes = model.generator.planes(parts.ws[None], parts.hair[None])
         check()
         shape = _shape(parts)
         learned = learned_lattice(
@@ -84,6 +114,7 @@ class BuiltInSampler(Sampler):
         distance = _in_one_piece(distance)
         decoder, bounds = model.generator.decoder, model.space.bounds
         info = {"model": model.config.get("name", ""), "version": model.config.get("version")}
+        info["coefficients"] = shape.coefficients()
         field = HeadField(distance, warp, planes[0], decoder, bounds, info)
         points = surface_points(field, SURFACE)
         mass = model.space.hair(parts.hair)
@@ -92,7 +123,8 @@ class BuiltInSampler(Sampler):
         if (cover > 0.9).float().mean() < LEAST:
             cover = torch.zeros_like(cover)
         planes = harmonise(model.generator, planes, points, cover, check)
-        planes = self.prior.detail.add(planes[0], parts.ws, model.space, mass)
+        share = 1.0 if model.generator.fine is None else DETAIL_OF_FINE
+        planes = self.prior.detail.add(planes[0], parts.ws, model.space, mass, share)
         field.planes = add_strands(planes, decoder, points[cover > 0.9], model.space, mass)
         return field
 

@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from engine.inversion.optim import Adam
+from engine.inversion.appearance import match
 from engine.systems.head.model import HeadGenerator
 
-STEPS, RATE = 14, 0.25
 BROWS = 0.052  # metres: what is bare above is forehead and scalp
 LUMA = torch.tensor([0.299, 0.587, 0.114])
 FACE = (0.055, -0.10)  # metres: the face lies in front of this z and above this y
@@ -68,24 +66,4 @@ def harmonise(
     agreed_colours. Deterministic; the offset is smooth, so detail stays."""
     with torch.no_grad():
         wanted = agreed_colours(points, generator(planes, points[None])[0][0], cover)
-    with torch.enable_grad():
-        half = planes.shape[-1] // 2
-        offset = torch.zeros(*planes.shape[1:3], half, half, requires_grad=True)
-        optimiser = Adam([{"params": [offset], "lr": RATE}], betas=(0.8, 0.95))
-        for step in range(STEPS):
-            check()
-            optimiser.param_groups[0]["lr"] = RATE * min(1.0, 1.5 * (1 - step / STEPS))
-            moved = planes[0] + F.interpolate(
-                offset, planes.shape[-2:], mode="bilinear", align_corners=False
-            )
-            colour = generator(moved[None], points[None])[0][0]
-            loss = ((colour - wanted).square().sum(1) + 1e-5).sqrt().mean()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-    return (
-        planes
-        + F.interpolate(offset.detach(), planes.shape[-2:], mode="bilinear", align_corners=False)[
-            None
-        ]
-    )
+    return match(generator, planes, points, wanted, check=check)

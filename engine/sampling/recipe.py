@@ -20,6 +20,7 @@ from engine.errors import ParameterError, WeightsError
 from engine.fields.base import Field, Origin
 from engine.fields.io import load_field
 from engine.sampling.base import Sampler
+from engine.sampling.edits import edited
 
 MOST_SEEDS = 1 << 32  # numpy's legacy generator, which the official seeds come from, takes no more
 MOST_HEADS = 1000
@@ -33,6 +34,7 @@ class Recipe:
     psi, cutoff, yaw, pitch: as in Sampler.map, for seeds; saved codes stay as they are.
     mix_seed: the seed whose rows mix_from .. mix_to (both included, -1 for the last) replace the
     head's; -1 for none.
+    edits: changes along semantic directions at the end, such as "age=1" (see edits.py).
     """
 
     heads: tuple[int | str, ...]
@@ -45,6 +47,7 @@ class Recipe:
     mix_seed: int = -1
     mix_from: int = 0
     mix_to: int = -1
+    edits: str = ""
 
     def __post_init__(self) -> None:
         if not self.heads:
@@ -145,8 +148,15 @@ def code(
 ) -> torch.Tensor:
     """The latent code [R, W] of a recipe. known: takes and gives the heads' own codes, for a caller
     that walks along a path. Raises ParameterError for rows that the model has not got, and what
-    saved_code raises."""
-    known = {} if known is None else known
+    saved_code and edited raise."""
+    made = _blended(sampler, recipe, {} if known is None else known)
+    return edited(sampler, made, recipe.edits)
+
+
+def _blended(
+    sampler: Sampler, recipe: Recipe, known: dict[int | str, torch.Tensor]
+) -> torch.Tensor:
+    """The code of a recipe before its edits."""
     first = min(int(recipe.at), max(len(recipe.heads) - 2, 0))
     t = recipe.at - first
     ends = recipe.heads[first : first + 2]

@@ -33,6 +33,7 @@ TONE_SIDE = 1024  # of the raster on which the tone is measured, at most
 PHOTO_SIDE = 2048  # pixels along the head's longer side, at most: finer than the texels
 DEPTH_SIDE = 1024
 TONE_REACH = 8.0  # edges over which the tone is smoothed
+GRAZING = 0.15, 0.55  # cosines of the angle of view: below, the photo would be drawn out; above not
 DARK = 0.08  # added before ratios are taken, so that black hair does not rule them
 
 
@@ -192,10 +193,21 @@ def _look(
     to_eye = view.camera.position - points
     to_eye /= np.linalg.norm(to_eye, axis=1, keepdims=True)
     facing = np.einsum("ij,ij->i", normals, to_eye.astype(np.float32))
-    weight = sample(view.trust[..., None], x, y)[:, 0] * _smoothstep(facing, 0.1, 0.45)
+    weight = sample(view.trust[..., None], x, y)[:, 0] * _smoothstep(facing, *GRAZING)
     weight[~inside | (z > view.depth[row, column] + view.bias)] = 0
     f = view.camera.width / w, view.camera.height / h
     return sample(view.rgb, x * f[0], y * f[1]), weight.astype(np.float32)
+
+
+def _turned(corners: np.ndarray, normals: np.ndarray, views: list[_Prepared]) -> np.ndarray:
+    """Which faces [F] any of the photos may show; positions and normals of corners [F, 3, 3]."""
+    out = np.zeros(len(corners), bool)
+    for view in views:
+        to_eye = (view.camera.position - corners).astype(np.float32)
+        facing = (normals * to_eye).sum(2) / np.linalg.norm(to_eye, axis=2)
+        # Between corners a normal may face the eye a little more than at them.
+        out |= facing.max(1) > GRAZING[0] - 0.1
+    return out
 
 
 def _tone(mesh: Mesh, face: np.ndarray, ratio: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -240,12 +252,15 @@ def _colours(
     photo = np.zeros((len(at), 3), np.float32)
     weight = np.zeros(len(at), np.float32)
     corners, normals = mesh.vertices[mesh.faces], mesh.vertex_normals[mesh.faces]
+    turned = _turned(corners, normals, views)
     for i in range(0, len(at), CHUNK):
         check()
         part, here = at[i : i + CHUNK], slice(i, i + CHUNK)
         colour[here] = sample(base, (part % size + 0.5) * f, (part // size + top + 0.5) * f)
         if not views:
             continue
+        shown = turned[raster.face.reshape(-1)[part]]
+        part, here = part[shown], i + np.flatnonzero(shown)
         points = _texels(mesh, raster, corners, part)
         n = _texels(mesh, raster, normals, part)
         n /= np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-9)

@@ -179,6 +179,40 @@ def obj_files(mesh: Mesh, path: Path, field_to_world: np.ndarray) -> dict[Path, 
     return files
 
 
+def quad_obj_files(
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, str]],
+    pictures: dict[str, np.ndarray],
+    path: Path,
+    field_to_world: np.ndarray,
+) -> dict[Path, bytes]:
+    """The contents of path (.obj) with quads as they are, its .mtl and its pictures; y up, metres.
+
+    parts: vertices [V, 3], quads [F, 4], UVs [F, 4, 2] and the name of each object, whose material
+    is the one of `pictures` (uint8 [T, T, 3]) that its name starts with.
+    """
+    m = Z_UP_TO_Y_UP @ np.asarray(field_to_world, np.float64).reshape(4, 4)
+    lines, first, corner = [f"mtllib {path.stem}.mtl"], 1, 1
+    for vertices, quads, uvs, name in parts:
+        material = next(key for key in pictures if name.startswith(key))
+        position = vertices @ m[:3, :3].T + m[:3, 3]
+        flat, index = np.unique(uvs.reshape(-1, 2), axis=0, return_inverse=True)
+        lines.append(f"o {name}")
+        lines += [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in position.tolist()]
+        lines += [f"vt {u:.6f} {v:.6f}" for u, v in flat.tolist()]
+        lines += [f"usemtl {material}", "s 1"]
+        rows = np.stack([quads.astype(np.int64) + first, index.reshape(-1, 4) + corner], -1)
+        lines += ["f " + " ".join(f"{v}/{t}" for v, t in row) for row in rows.tolist()]
+        first, corner = first + len(vertices), corner + len(flat)
+    files, mtl = {}, []
+    for name, texture in pictures.items():
+        picture = path.with_name(f"{path.stem}_{name}.png")
+        files[picture] = encode_png(texture)
+        mtl += [f"newmtl {name}", "Ka 0 0 0", "Kd 1 1 1", "illum 2", f"map_Kd {picture.name}"]
+    files[path.with_suffix(".mtl")] = ("\n".join(mtl) + "\n").encode()
+    files[path] = ("\n".join(lines) + "\n").encode()
+    return files
+
+
 def write_obj(mesh: Mesh, path: str | Path, field_to_world: np.ndarray) -> list[Path]:
     """Write path (.obj) with a .mtl and, if the mesh has a texture, a .png beside it (see
     obj_files). Returns the files. Raises OutputError."""

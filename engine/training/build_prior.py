@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from engine.checkpoints.default import DefaultModel, load_default
+from engine.checkpoints.default import PATH, DefaultModel, load_default
 from engine.portrait.align import align, alignment_matrix
 from engine.portrait.image import Photo
 from engine.sampling.builtin import BuiltInSampler
@@ -49,9 +49,9 @@ PARTS = ("identity", "expression", "ws")
 _state: dict = {}
 
 
-def _start(pack_path: str | None, mean: np.ndarray) -> None:
+def _start(pack_path: str | None, mean: np.ndarray, weights: Path) -> None:
     torch.set_num_threads(1)
-    _state["sitting"] = prior_data.Sitting(load_default(), Pack(pack_path), mean)
+    _state["sitting"] = prior_data.Sitting(load_default(weights), Pack(pack_path), mean)
 
 
 def _people(job: tuple[list[int], float]) -> list[dict]:
@@ -85,8 +85,9 @@ def fit(data: dict[str, np.ndarray], model: DefaultModel, names: list[str]) -> t
     """The prior's tensors without the detail, and notes. names: of the hair weights' styles."""
     space = model.space
     keys = data["style"].astype(int) * 2 + data["male"]
+    fewest = min(FEWEST, 2 + len(keys) // 50)  # of a trial's few heads, fewer make a class
     classes = [
-        k for k in np.unique(keys) if (keys == k).sum() >= FEWEST and names[k // 2] not in LEFT_OUT
+        k for k in np.unique(keys) if (keys == k).sum() >= fewest and names[k // 2] not in LEFT_OUT
     ]
     kept = np.isin(keys, classes)
     which = np.searchsorted(classes, keys[kept])
@@ -102,13 +103,15 @@ def fit(data: dict[str, np.ndarray], model: DefaultModel, names: list[str]) -> t
         for c in range(len(classes))
     ])  # fmt: skip
     male = np.array(classes) % 2 == 1
+    # no more than the smaller of the two groups can tell
+    count = min(COMPONENTS, *(int((male[which] == man).sum()) for man in (False, True)))
     bases, explained = [], []
     for man in (False, True):  # of their own, or women would have a shadow of the men's beards
         rest = ((flat - mean[which]) * size)[male[which] == man]
         _, s, v = np.linalg.svd(rest, full_matrices=False)
         v *= np.where(v.sum(1, keepdims=True) < 0, -1, 1)  # the sign is else the library's whim
-        bases.append(s[:COMPONENTS, None] / len(rest) ** 0.5 * v[:COMPONENTS] / size)
-        explained.append(round(float((s[:COMPONENTS] ** 2).sum() / (s**2).sum()), 4))
+        bases.append(s[:count, None] / len(rest) ** 0.5 * v[:count] / size)
+        explained.append(round(float((s[:count] ** 2).sum() / (s**2).sum()), 4))
     wanted = np.array([RARER.get(names[k // 2], (1.0, 1.0))[k % 2] for k in classes])
     share = np.bincount(which) * wanted
     share /= share.sum()
@@ -221,6 +224,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--heads", type=int, default=900)
+    parser.add_argument("--held-out", type=int, default=64, help="heads to compare with; 0: none")
+    parser.add_argument("--weights", type=Path, default=PATH)
     parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--closeups", type=int, default=320, help="heads the detail is fitted to")
@@ -229,20 +234,20 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--pack", default=None, help="folder of the head data pack")
     args = parser.parse_args(argv)
     args.work.mkdir(parents=True, exist_ok=True)
-    pack, model = Pack(args.pack), load_default()
+    pack, model = Pack(args.pack), load_default(args.weights)
     mean = _kept(args.work / "mean.npz", lambda: {
         "mean": prior_data.template_mean(pack, args.mean_heads)
     })["mean"]  # fmt: skip
     late = time.time() + 60 * args.minutes
     spawn = get_context("spawn")
-    with ProcessPoolExecutor(args.workers, spawn, _start, (args.pack, mean)) as pool:
+    with ProcessPoolExecutor(args.workers, spawn, _start, (args.pack, mean, args.weights)) as pool:
         people = _kept(args.work / "people.npz", lambda: gather(pool, pack, 0, args.heads, late))
-        held = _kept(
+        held = args.held_out and _kept(
             args.work / "held-out.npz",
-            lambda: gather(pool, pack, HELD_OUT, 64, float("inf")),
+            lambda: gather(pool, pack, HELD_OUT, args.held_out, float("inf")),
         )
     tensors, notes = fit(people, model, [*pack.hairs, *pack.hairs, BALD])
-    _start(args.pack, mean)
+    _start(args.pack, mean, args.weights)
     detail = _kept(
         args.work / "detail.npz",
         lambda: prior_detail.fit_detail(
@@ -256,7 +261,8 @@ def main(argv: list[str] | None = None) -> None:
     temporary.chmod(0o644)
     temporary.replace(args.out)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB, {json.dumps(notes)}")
-    measure(model, HeadPrior(tensors, notes), held)
+    if held:
+        measure(model, HeadPrior(tensors, notes), held)
 
 
 def _kept(path: Path, make) -> dict[str, np.ndarray]:

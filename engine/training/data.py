@@ -12,7 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.cameras import from_eg3d
+from engine.headspace.mirror import mirror_landmarks, mirror_pose
+from engine.inversion.pose import FOCAL
 from engine.portrait.align import alignment_matrix
+from engine.training.degrade import apply_tone as apply_tone
+from engine.training.degrade import degrade
 from engine.training.heads.dataset import HELD_OUT, load_shard
 
 SIZE = 128  # of the networks' pictures
@@ -72,7 +76,8 @@ class Portraits:
 
     picture [B, 3, 128, 128] in -1..1; classes int64 [B, 128, 128] (0..4); landmarks [B, 84, 2] in
     0..1; pose [B, 6] as in Perception; tone [B, 3, 2]: gain and gamma per channel that were applied
-    to the display colours; heads: (shard, prep, index).
+    to the display colours; heads: (shard, prep, index); mirrored bool [B]: the picture, its
+    classes, landmarks and pose are those of the head's mirror image (see engine.headspace.mirror).
     """
 
     picture: Tensor
@@ -81,27 +86,44 @@ class Portraits:
     pose: Tensor
     tone: Tensor
     heads: list[tuple[dict, dict, int]]
+    mirrored: Tensor
 
 
 def pose_of(camera_vector: np.ndarray, matrix: np.ndarray, size_in: int) -> np.ndarray:
-    """Pose numbers [6] of a camera after the crop `matrix` (see Perception.pose)."""
+    """Pose numbers [6] of a camera after the crop `matrix` (see engine.inversion.pose).
+
+    A crop is taken for a picture of a camera of its own: its axis through the crop's middle, its
+    focal length the assumed one. So the numbers are those that show the head's origin at the same
+    place, as large, and from the same direction, as the real camera does; off-centre crops and
+    other focal lengths leave that direction as it is.
+    """
     camera = from_eg3d(camera_vector, size_in, size_in)
-    # float32 storage: make square again before the exact check in transformed_image
-    k = camera.intrinsics.copy()
-    k[1, 1] = k[0, 0]
-    camera = type(camera)(camera.cam2world, k, size_in, size_in).transformed_image(
-        matrix, SIZE, SIZE
-    )
-    back = -camera.cam2world[:3, 2]
+    scale = math.hypot(matrix[0, 0], matrix[1, 0])
+    c, s = matrix[0, 0] / scale, matrix[1, 0] / scale
+    # The crop's turn is a turn of the camera about its axis.
+    turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
+    looking = camera.cam2world[:3, :3] @ turn.T
+    origin = looking.T @ -camera.cam2world[:3, 3]
+    (uv,), _ = camera.project(np.zeros((1, 3)))
+    place = (matrix[:2] @ [*uv, 1.0]) / SIZE
+    # A pixel's height in the crop at the origin's distance; square pixels but for float32 storage.
+    height = SIZE * origin[2] / (camera.intrinsics[0, 0] * size_in * scale)
+    # Both cameras turned to look straight at the origin agree.
+    seen = np.array([*(place - 0.5) / FOCAL, 1.0])
+    rotation = looking @ _turn_to(origin) @ _turn_to(seen).T
+    back = -rotation[:, 2]
     yaw, pitch = math.atan2(back[0], back[2]), math.asin(float(np.clip(back[1], -1, 1)))
     level = np.array([math.cos(yaw), 0, -math.sin(yaw)])  # x axis of an unrolled camera
     up = np.cross(back, level)
-    roll = math.atan2(camera.cam2world[:3, 0] @ up, camera.cam2world[:3, 0] @ level)
-    (uv,), (z,) = camera.project(np.zeros((1, 3)))
-    return np.array(
-        [yaw, pitch, roll, uv[0] / SIZE, uv[1] / SIZE, math.log(z / camera.intrinsics[1, 1])],
-        np.float32,
-    )
+    roll = math.atan2(rotation[:, 0] @ up, rotation[:, 0] @ level)
+    return np.array([yaw, pitch, roll, *place, math.log(height)], np.float32)
+
+
+def _turn_to(direction: np.ndarray) -> np.ndarray:
+    """The smallest rotation [3, 3] that takes +z to a direction [3] (not -z), by Rodrigues."""
+    x, y, z = direction / np.linalg.norm(direction)
+    k = np.array([[0, 0, x], [0, 0, y], [-x, -y, 0]])
+    return np.eye(3) + k + k @ k / (1 + z)
 
 
 def _background(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
@@ -122,16 +144,21 @@ def portraits(
     rng: np.random.Generator,
     augment: bool = True,
     indices: list[int] | None = None,
+    mirror: bool = False,
 ) -> Portraits:
-    """A batch of aligned input pictures with their truth. `indices`: these heads, view 1, instead
-    of random ones."""
+    """A batch of aligned input pictures with their truth.
+
+    augment: crops off by the detector's error, and degrade(); indices: these heads, view 1, instead
+    of random ones; mirror: every other one, by chance, is mirrored.
+    """
     heads = [
         shards.pick(rng) if indices is None else shards.at(i) for i in (indices or range(count))
     ]
     views = [int(rng.integers(3)) if indices is None else 1 for _ in heads]
     size = heads[0][0]["input_rgba"].shape[2]
-    rgba = np.stack([s["input_rgba"][i, v] for (s, _, i), v in zip(heads, views)])
-    rgba = rgba.astype(np.float32) / 255
+    rgba = torch.from_numpy(np.stack([s["input_rgba"][i, v] for (s, _, i), v in zip(heads, views)]))
+    rgba = rgba.permute(0, 3, 1, 2).float() / 255
+    rgba[:, :3] *= rgba[:, 3:]
     labels = np.stack([s["input_class"][i, v] for (s, _, i), v in zip(heads, views)])
     marks = np.stack([s["input_landmarks"][i, v] for (s, _, i), v in zip(heads, views)])
     matrices = []
@@ -144,19 +171,15 @@ def portraits(
         if augment:
             m = _jitter(rng) @ m
         matrices.append(m)
-    inverse = np.linalg.inv(np.stack(matrices))
-    alpha = rgba[..., 3:]
-    scene = rgba[..., :3] * alpha + _background(rng, len(heads), size) * (1 - alpha)
-    centres = np.arange(SIZE, dtype=np.float32) + 0.5
-    grid = np.stack([*np.meshgrid(centres, centres), np.ones((SIZE, SIZE), np.float32)], -1)
-    grid = np.einsum("bij,hwj->bhwi", inverse[:, :2], grid) / size * 2 - 1
-    grid = torch.from_numpy(grid.astype(np.float32))
-    source = torch.from_numpy(np.concatenate([scene, labels[..., None]], -1)).permute(0, 3, 1, 2)
-    picture = F.grid_sample(
-        source[:, :3].contiguous(), grid, padding_mode="reflection", align_corners=False
-    )
+    mirrored = rng.random(len(heads)) < 0.5 if mirror else np.zeros(len(heads), bool)
+    grid = _grid(np.linalg.inv(np.stack(matrices)), mirrored, size)
+    seen = F.grid_sample(rgba, grid, padding_mode="reflection", align_corners=False)
+    behind = torch.from_numpy(_background(rng, len(heads), SIZE)).permute(0, 3, 1, 2)
+    if augment:
+        behind = _paler(behind, rng)
+    picture = seen[:, :3] + behind * (1 - seen[:, 3:])
     classes = F.grid_sample(
-        source[:, 3:].contiguous().float(),
+        torch.from_numpy(labels)[:, None].float(),
         grid,
         mode="nearest",
         padding_mode="reflection",
@@ -164,23 +187,44 @@ def portraits(
     )[:, 0].long()
     one = np.ones((*marks.shape[:2], 1))
     moved = np.einsum("bij,bkj->bki", np.stack(matrices), np.concatenate([marks, one], -1))
-    pose = np.stack(
-        [
-            pose_of(s["input_camera"][i, v], m, size)
-            for (s, _, i), v, m in zip(heads, views, matrices)
-        ]
+    landmarks = torch.from_numpy(moved[..., :2]).float() / SIZE
+    pose = torch.from_numpy(
+        np.stack(
+            [
+                pose_of(s["input_camera"][i, v], m, size)
+                for (s, _, i), v, m in zip(heads, views, matrices)
+            ]
+        )
     )
+    flipped = torch.from_numpy(mirrored)
+    landmarks[flipped] = mirror_landmarks(landmarks[flipped])
+    pose[flipped] = mirror_pose(pose[flipped])
     tone = torch.ones(len(heads), 3, 2)
     if augment:
-        picture, tone = _photograph(picture, rng)
-    return Portraits(
-        picture * 2 - 1,
-        classes,
-        torch.from_numpy(moved[..., :2]).float() / SIZE,
-        torch.from_numpy(pose),
-        tone,
-        heads,
-    )
+        picture, tone = degrade(picture, rng)
+    return Portraits(picture * 2 - 1, classes, landmarks, pose, tone, heads, flipped)
+
+
+def _paler(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """Two in three of the pictures [B, 3, H, W] with less colour and contrast, as rooms have."""
+    b = len(x)
+    keep = np.where(rng.random((b, 1, 1, 1)) < 0.33, 1.0, rng.uniform(0, 1, (2, b, 1, 1, 1)))
+    colour, contrast = torch.from_numpy(keep.astype(np.float32))
+    grey = x.mean(1, keepdim=True)
+    x = grey + (x - grey) * colour
+    middle = x.mean((2, 3), keepdim=True)
+    return middle + (x - middle) * contrast
+
+
+def _grid(inverse: np.ndarray, mirrored: np.ndarray, size: int) -> Tensor:
+    """Where in a size x size picture the crops' pixels lie, as grid_sample takes them: inverse
+    [B, 3, 3] crop pixels -> picture pixels, mirrored bool [B]."""
+    to_pixels = np.array([[SIZE / 2, 0, SIZE / 2], [0, SIZE / 2, SIZE / 2], [0, 0, 1]])
+    to_unit = np.array([[2 / size, 0, -1], [0, 2 / size, -1], [0, 0, 1]])
+    theta = to_unit @ inverse @ to_pixels
+    theta[mirrored, :, 0] *= -1
+    theta = torch.from_numpy(theta[:, :2].astype(np.float32))
+    return F.affine_grid(theta, [len(theta), 1, SIZE, SIZE], align_corners=False)
 
 
 def _jitter(rng: np.random.Generator) -> np.ndarray:
@@ -191,41 +235,3 @@ def _jitter(rng: np.random.Generator) -> np.ndarray:
     m = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
     m[:2, 2] = shift - m[:2, :2] @ [SIZE / 2, SIZE / 2]
     return m
-
-
-def apply_tone(rgb: Tensor, tone: Tensor) -> Tensor:
-    """Display colours [B, 3, ...] through the gain and gamma of tone [B, 3, 2]."""
-    shape = (*tone.shape[:2], *(1,) * (rgb.ndim - 2))
-    return (rgb.clamp(0, 1) ** tone[..., 1].reshape(shape) * tone[..., 0].reshape(shape)).clamp(
-        0, 1
-    )
-
-
-def _photograph(x: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """What cameras do to a picture [B, 3, H, W] in 0..1: exposure, white balance, contrast, blur,
-    noise, block artefacts, occluders, grey. Returns it and the tone curve used."""
-    b = len(x)
-    gain = np.exp(rng.normal(size=(b, 1)) * 0.14 + rng.normal(size=(b, 3)) * 0.05)
-    gamma = np.exp(rng.normal(size=(b, 1)) * 0.14) * np.ones((1, 3))
-    tone = torch.from_numpy(np.stack([gain, gamma], -1).astype(np.float32))
-    x = apply_tone(x, tone)
-    out = []
-    for p in x:
-        if rng.random() < 0.5:  # soft focus or a small original
-            small = int(SIZE * rng.uniform(0.3, 1))
-            p = F.interpolate(p[None], (small, small), mode="area")
-            p = F.interpolate(p, (SIZE, SIZE), mode="bilinear", align_corners=False)[0]
-        if rng.random() < 0.15:
-            p = p.mean(0, keepdim=True).expand(3, -1, -1)
-        if rng.random() < 0.12:
-            w, h = (int(SIZE * v) for v in rng.uniform(0.08, 0.35, 2))
-            x0, y0 = (int(v) for v in rng.integers(0, SIZE - 10, 2))
-            p = p.clone()
-            p[:, y0 : y0 + h, x0 : x0 + w] = torch.from_numpy(
-                rng.random((3, 1, 1), dtype=np.float32)
-            )
-        if rng.random() < 0.6:
-            noise = rng.normal(size=(3, SIZE, SIZE)).astype(np.float32) * rng.uniform(0, 0.05)
-            p = p + torch.from_numpy(noise)
-        out.append(p)
-    return torch.stack(out).clamp(0, 1), tone

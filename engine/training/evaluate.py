@@ -1,21 +1,25 @@
-"""Measures the shipped model on held-out synthetic heads.
+"""All figures of the shipped model, in one command:
 
-    python -m engine.training.evaluate --heads DIR --presets fast balanced --count 64 --sheet x.png
+    python -m engine.training.evaluate --count 64 --workers 2 --out engine/weights/metrics.json
 
-Every head's portrait is drawn anew at 512 pixels on a random background and goes through the same
-code as a photo, but for the face detector (which is not made for drawings): the five points are
-the true ones. The result is brought to the true head by a similarity on the 84 landmarks (one
-portrait leaves size and distance open) and compared in the head's eight target views, which the
-model has not seen, at 128 x 128: PSNR over pixels of the true head, IoU of silhouettes, absolute
-depth error where both are, in millimetres. Shoulders beyond the bust are left out.
+Held-out heads (seeds from 1,000,000 on) are made on the fly; each one's portrait, 512 pixels on a
+random background, goes through the same code as a photo, but for the face detector (which is not
+made for drawings): the five points are the true ones. One portrait leaves size and distance open,
+and where the head's origin is, so a similarity on the 84 landmarks brings the result to the true
+head before anything is compared. `compare` and engine/training/features.py say what each figure is.
+
+It can be stopped and started again: what is done lies in --work, by weights and code. Write the
+table in docs/figures.md anew with `python -m engine.training.figures`.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -24,124 +28,301 @@ import torch
 from PIL import Image
 
 from engine import device
-from engine.cameras import Camera, from_eg3d
-from engine.checkpoints.default import load_default
-from engine.inversion.reconstruct import CROP, PRESETS, Reconstruction, reconstruct
-from engine.portrait.align import align
+from engine.cameras import Camera
+from engine.checkpoints import default
+from engine.inversion.reconstruct import PRESETS, Reconstruction, encode_only, reconstruct
+from engine.portrait.align import Aligned, align
 from engine.portrait.image import Photo
-from engine.training.data import _background, five_points
-from engine.training.heads.build import build_head, head_rng
-from engine.training.heads.dataset import HELD_OUT, SHARD, load_shard, shard_path
-from engine.training.heads.lighting import random_light
+from engine.sampling.builtin import BuiltInSampler
+from engine.surface.metrics import iou, psnr
+from engine.training import features
+from engine.training.heads.dataset import HELD_OUT
 from engine.training.heads.pack import Pack
-from engine.training.heads.scene import Scene, Studio
-from engine.training.heads.textures import Atlas
-from engine.training.heads.views import TARGET_EXTENT, TARGET_FOV, distance, input_camera
+from engine.training.heads.views import FRONTAL_TARGETS
+from engine.training.metrics import (
+    angle_between,
+    depth_normals,
+    landmark_error,
+    looking_at,
+    mask_box,
+    normal_error,
+    similarity,
+    spread,
+    ssim,
+)
+from engine.training.prior_data import template_mean
+from engine.training.truth import PORTRAIT, Truth, Truths, View
 
+BALANCED = PRESETS["balanced"]
+# None: the networks' answers alone, see encode_only.
+VARIANTS = {
+    "encoder": None,
+    "fast": PRESETS["fast"],
+    "w+": replace(BALANCED, tuning=0, planes=0),
+    "pivotal": replace(BALANCED, planes=0),
+    "balanced": BALANCED,
+    "best": PRESETS["best"],
+}
+USUAL = ("encoder", "fast", "w+", "pivotal", "balanced")
+FRONTAL = 45.0  # degrees of yaw
+GREY = 0.5
+CHUNK = 16  # heads whose features are kept together
+JUMP = 0.015  # metres between a pixel's neighbours: an edge of the true face, which has no normal
+# What the figures depend on.
+CODE = ("cameras.py", "checkpoints/default.py", "fields/*.py", "headspace/*.py", "inversion/*.py",
+        "networks/*.py", "portrait/*.py", "sampling/*.py", "systems/head/*.py", "training/*.py",
+        "training/heads/*.py")  # fmt: skip
 _state: dict = {}
 
 
-def _start(pack_path: str | None) -> None:
+def start(weights: Path, pack_path: str | None, mean: np.ndarray, work: Path) -> None:
+    """Of a worker."""
     torch.set_num_threads(1)
-    pack = Pack(pack_path)
-    _state.update(pack=pack, studio=Studio(Atlas(pack)), model=load_default(),
-                  compute=device.choose("cpu", threads=1))  # fmt: skip
+    model = default.load_default(weights)
+    _state.update(
+        model=model,
+        truths=Truths(model.space, Pack(pack_path), mean),
+        compute=device.choose("cpu", threads=1),
+        work=work,
+    )
 
 
-def portrait(seed: int) -> tuple[Photo, np.ndarray]:
-    """The head's first input view at 512 pixels on a random background, and its five points."""
-    head = build_head(_state["pack"], seed)
-    rng = head_rng(seed, 1)
-    scene = Scene(_state["studio"], head, random_light(rng))
-    camera = input_camera(rng).resized(CROP, CROP)
-    rgba = scene.view(camera, dressed=True).rgba.astype(np.float32) / 255
-    behind = _background(np.random.default_rng(seed), 1, CROP)[0]
-    rgb = rgba[..., :3] * rgba[..., 3:] + behind * (1 - rgba[..., 3:])
-    points = five_points(camera.project(head.landmarks)[0])
-    return Photo((rgb * 255).astype(np.uint8), None, f"{seed}"), points
+def compare_view(true: View, camera: Camera, made: Reconstruction, scale: float) -> dict:
+    """One view's figures, and `image`, the made head on grey (see compare)."""
+    seen = made.field.render(camera)
+    alpha = seen.alpha.numpy()
+    image = (seen.image + (1 - seen.alpha[..., None]) * GREY).numpy()
+    solid = true.alpha[..., None]
+    picture = np.where(true.beyond[..., None], GREY, true.rgb * solid + GREY * (1 - solid))
+    mine = (alpha > 0.5) & ~true.beyond
+    box = mask_box(true.head)
+    inside = ~true.beyond[box]
+    hushed = np.where(true.beyond[..., None], picture, image)
+    depth = seen.depth.numpy() * scale
+    off = np.abs(depth - true.depth) * 1e3
+    face = true.face & mine
+    k = camera.intrinsics
+    normals, good = depth_normals(true.depth, true.face, k, JUMP)
+    mine_normals, also = depth_normals(depth, mine, k)
+    turned = normal_error(normals, mine_normals)[good & also]
+    return {
+        "yaw": true.yaw,
+        "psnr": psnr(image[box], picture[box], inside),
+        "psnr_head": psnr(image, picture, true.head),
+        "ssim": ssim(hushed[box], picture[box]),
+        "iou": iou(mine, true.head),
+        "depth": float(off[mine & true.head].mean()) if (mine & true.head).any() else np.nan,
+        "face_depth": off[face],
+        "face_normal": turned,
+        "image": image,
+        "picture": picture,
+    }
 
 
-def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The 4x4 similarity that brings points [N, 3] onto others (Umeyama 1991)."""
-    a, b = source - source.mean(0), target - target.mean(0)
-    u, s, vt = np.linalg.svd(b.T @ a)
-    sign = np.array([1, 1, np.sign(np.linalg.det(u @ vt))])
-    out = np.eye(4)
-    out[:3, :3] = (s * sign).sum() / (a**2).sum() * (u * sign) @ vt
-    out[:3, 3] = target.mean(0) - out[:3, :3] @ source.mean(0)
-    return out
+def compare(made: Reconstruction, truth: Truth, aligned: Aligned) -> tuple[dict, np.ndarray]:
+    """Figures of one head, and its views: true above made.
 
-
-def compare(made: Reconstruction, shard: dict, prep: dict, i: int) -> tuple[dict, np.ndarray]:
-    """Figures of one head, and its views: true above made."""
+    Of each of eight views at 128 x 128 that the model has not seen (two frontal ones, six from
+    anywhere round the head):
+    psnr (dB), ssim: over the smallest box around the true head, both heads before mid grey; pixels
+        that show the true body beyond the bust's cut are left out (grey in both, for ssim);
+    psnr_head: over the true head's pixels only;
+    iou: of the true head's mask and where the made one covers more than half a pixel;
+    depth (mm): mean absolute difference along the camera's z where both are.
+    Of the face (bare skin in front of the ears, see truth.py) in the views within 45 degrees of
+    yaw: face_depth_mean, face_depth_median (mm); face_normal (mean, degrees) between the normals of
+    both depth maps, at the scale of their pixels (3.4 mm).
+    landmarks_3d, landmarks_2d (% of the distance between the outer corners of the eyes): the 68
+        usual points, after the similarity; and in the portrait.
+    camera (degrees): rotation between the estimated camera, brought to the true head's frame by
+        that similarity, and the true one, both turned to look at the head's origin.
+    photo_psnr (dB): the made head in the portrait itself at 128 x 128, over the true head's pixels.
+    """
     space = _state["model"].space
     vertices = space.vertices(made.shape.identity, made.shape.expression)
-    to_true = similarity(space.landmarks(vertices).numpy().astype(float), shard["landmarks"][i])
-    scale = np.cbrt(np.linalg.det(to_true[:3, :3]))
+    marks = space.landmarks(vertices).numpy().astype(float)
+    to_true = similarity(marks, truth.landmarks)
+    scale = float(np.cbrt(np.linalg.det(to_true[:3, :3])))
     back = np.linalg.inv(to_true)
-    rows, figures = [], {"psnr": [], "iou": [], "depth mm": []}
-    for view in range(8):
-        true = from_eg3d(shard["target_camera"][i, view], 128, 128)
-        pose = back @ true.cam2world
+    rows, views = [], []
+    for true in truth.views:
+        pose = back @ true.camera.cam2world
         pose[:3, :3] *= scale
-        seen = made.field.render(Camera(pose, true.intrinsics, 128, 128))
-        alpha = seen.alpha.numpy()
-        image = (seen.image + (1 - seen.alpha[..., None]) * 0.5).numpy()
-        known = (prep["place"][i, view] != 0).any(-1)
-        beyond = (shard["target_alpha"][i, view] > 127) & ~known
-        rgb = shard["target_rgb"][i, view].astype(np.float32) / 255
-        error = ((image - rgb)[known] ** 2).mean()
-        figures["psnr"].append(-10 * np.log10(max(error, 1e-9)))
-        mine = (alpha > 0.5) & ~beyond
-        figures["iou"].append((mine & known).sum() / max(1, (mine | known).sum()))
-        depth = seen.depth.numpy() * scale - distance(TARGET_EXTENT, TARGET_FOV)
-        both = mine & known
-        wrong = np.abs(depth - shard["target_depth"][i, view].astype(np.float32))[both]
-        figures["depth mm"].append(wrong.mean() * 1e3 if both.any() else np.nan)
-        true_image = np.where(known[..., None], rgb, 0.5)
-        rows.append(np.concatenate([true_image, image]))
-    views = (np.concatenate(rows, 1).clip(0, 1) * 255).astype(np.uint8)
-    return {k: float(np.nanmean(v)) for k, v in figures.items()}, views
+        views.append(compare_view(true, replace(true.camera, cam2world=pose), made, scale))
+        rows.append(np.concatenate([views[-1].pop("picture"), views[-1].pop("image")]))
+    near = [v for v in views if abs(v["yaw"]) <= FRONTAL]
+    off = np.concatenate([v["face_depth"] for v in near] or [[]])
+    turned = np.concatenate([v["face_normal"] for v in near] or [[]])
+    camera = truth.camera.transformed_image(aligned.to_crop, PORTRAIT, PORTRAIT)
+    estimated = to_true[:3, :3] / scale @ looking_at(made.camera, back[:3, 3])
+    figures = {
+        "landmarks_3d": landmark_error(_moved(to_true, marks), truth.landmarks),
+        "landmarks_2d": landmark_error(
+            made.camera.resized(PORTRAIT, PORTRAIT).project(marks)[0],
+            camera.project(truth.landmarks)[0],
+        ),
+        "camera": angle_between(estimated, looking_at(camera, np.zeros(3))),
+        "face_depth_mean": float(off.mean()) if len(off) else np.nan,
+        "face_depth_median": float(np.median(off)) if len(off) else np.nan,
+        "face_normal": float(turned.mean()) if len(turned) else np.nan,
+        "photo_psnr": _photo_psnr(made, truth, aligned),
+        "views": [{k: v for k, v in view.items() if np.isscalar(v)} for view in views],
+    }
+    picture = (np.concatenate(rows, 1).clip(0, 1) * 255).astype(np.uint8)
+    return figures, picture
 
 
-def evaluate(job: tuple[Path, int, str]) -> tuple[str, dict, np.ndarray]:
-    """One head with one preset."""
-    folder, k, preset = job
-    shard = load_shard(shard_path(folder, HELD_OUT + k // SHARD * SHARD))
-    prep = load_shard(folder / f"prep_{HELD_OUT + k // SHARD * SHARD:08d}.npz")
-    model, i = _state["model"], k % SHARD
-    photo, points = portrait(HELD_OUT + k)
-    aligned = align(photo, points, CROP, model.config["widen"])
-    start = time.process_time()
-    made = reconstruct(model, aligned, PRESETS[preset], _state["compute"],
-                       lambda f, s: None, lambda f, c: None)  # fmt: skip
-    seconds = time.process_time() - start
-    figures, views = compare(made, shard, prep, i)
-    crop = np.asarray(Image.fromarray(aligned.crop).resize((256, 256)))
-    return preset, figures | {"cpu s": seconds}, np.concatenate([crop, views], 1)
+def _moved(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    return points @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def _photo_psnr(made: Reconstruction, truth: Truth, aligned: Aligned) -> float:
+    size = truth.views[0].head.shape[0]
+    mask = Photo(np.repeat(truth.shown[..., None], 3, 2), None, "")
+    shown, photo = (
+        np.asarray(Image.fromarray(x).resize((size, size), Image.BOX)) / 255.0
+        for x in (align(mask, truth.points, PORTRAIT, _widen()).crop, aligned.crop)
+    )
+    seen = made.field.render(made.camera.resized(size, size))
+    image = (seen.image + (1 - seen.alpha[..., None]) * GREY).numpy()
+    return psnr(image.astype(float), photo, shown[..., 0] > 0.9)
+
+
+def _widen() -> float:
+    return _state["model"].config["widen"]
+
+
+def evaluate(job: tuple[str, int]) -> dict:
+    """One head with one variant: its figures, also written to the work folder with a picture."""
+    variant, seed = job
+    path = _state["work"] / f"{variant}-{seed}.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    if _state.get("truth") is None or _state["truth"].seed != seed:
+        _state["truth"] = _state["truths"](seed)
+    model, truth, compute = _state["model"], _state["truth"], _state["compute"]
+    aligned = align(truth.photo, truth.points, PORTRAIT, model.config["widen"])
+    begun = time.process_time()
+    if VARIANTS[variant] is None:
+        made = encode_only(model, aligned, compute)
+    else:
+        made = reconstruct(model, aligned, VARIANTS[variant], compute,
+                           lambda f, s: None, lambda f, c: None)  # fmt: skip
+    seconds = time.process_time() - begun
+    figures, views = compare(made, truth, aligned)
+    crop = Image.fromarray(aligned.crop).resize((views.shape[0], views.shape[0]), Image.BOX)
+    Image.fromarray(np.concatenate([np.asarray(crop), views], 1)).save(path.with_suffix(".png"))
+    figures = {"seed": seed, "seconds": seconds, **figures}
+    path.with_suffix(".tmp").write_text(json.dumps(figures))
+    path.with_suffix(".tmp").replace(path)
+    return figures
+
+
+def measure_features(job: tuple[str, int, int]) -> np.ndarray:
+    """Features of the heads first .. end of a set (see features.py), kept in the work folder."""
+    kind, first, end = job
+    path = _state["work"] / f"features-{kind}-{first}-{end}.npy"
+    if not path.exists():
+        sampler = BuiltInSampler(model=_state["model"])
+        temporary = path.with_suffix(".tmp.npy")
+        seeds = range(first, end)
+        np.save(temporary, features.head_features(kind, seeds, _state["truths"], sampler))
+        temporary.replace(path)
+    return np.load(path)
+
+
+def summary(rows: list[dict]) -> dict[str, dict]:
+    """Means, medians and percentiles over heads (of views: over views), by the names in compare;
+    _45: over the views within 45 degrees of yaw; _all: over the six with yaws from the whole
+    circle. depth: over those six."""
+    out = {}
+    plain = ("camera", "landmarks_3d", "landmarks_2d", "face_depth_mean", "face_depth_median",
+             "face_normal", "photo_psnr", "seconds")  # fmt: skip
+    for name in plain:
+        out[name] = spread([row[name] for row in rows])
+    near = [v for row in rows for v in row["views"] if abs(v["yaw"]) <= FRONTAL]
+    around = [v for row in rows for v in row["views"][FRONTAL_TARGETS:]]
+    for name in ("psnr", "ssim", "psnr_head", "iou"):
+        out[f"{name}_45"] = spread([v[name] for v in near])
+        out[f"{name}_all"] = spread([v[name] for v in around])
+    out["depth"] = spread([v["depth"] for v in around])
+    return {"heads": len(rows), **out}
+
+
+def worst_first(rows: list[dict]) -> list[int]:
+    """Seeds by their mean psnr over the six views round the head."""
+    score = {r["seed"]: np.mean([v["psnr"] for v in r["views"][FRONTAL_TARGETS:]]) for r in rows}
+    return sorted(score, key=score.get)
+
+
+def digest(paths: list[Path]) -> str:
+    """Of files' contents, and names for all but one."""
+    total = hashlib.sha256()
+    for path in sorted(paths):
+        total.update(path.name.encode() if len(paths) > 1 else b"")
+        total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+def sheet(work: Path, variant: str, seeds: list[int], path: Path) -> None:
+    """Some heads' pictures below each other."""
+    pictures = [np.asarray(Image.open(work / f"{variant}-{s}.png")) for s in seeds]
+    Image.fromarray(np.concatenate(pictures)).save(path)
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--heads", type=Path, required=True)
-    parser.add_argument("--presets", nargs="+", default=["fast", "balanced"], choices=list(PRESETS))
-    parser.add_argument("--count", type=int, default=64)
+    parser.add_argument("--count", type=int, default=64, help="held-out heads")
+    parser.add_argument("--variants", nargs="*", default=list(USUAL), choices=list(VARIANTS))
+    parser.add_argument("--samples", type=int, default=256, help="heads from seeds; 0 for none")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--sheet", type=Path, help="folder for a sheet a preset")
+    parser.add_argument("--weights", type=Path, default=default.PATH)
+    parser.add_argument("--work", type=Path, default=Path("build/training/evaluate"))
+    parser.add_argument("--out", type=Path, help="JSON file")
     parser.add_argument("--pack", default=None, help="folder of the head data pack")
     args = parser.parse_args(argv)
-    with ProcessPoolExecutor(args.workers, get_context("spawn"), _start, (args.pack,)) as pool:
-        for preset in args.presets:
-            jobs = [(args.heads, k, preset) for k in range(args.count)]
-            done, pictures = [], []
-            for _, figures, views in pool.map(evaluate, jobs):
-                done.append(figures)
-                pictures.append(views)
-                mean = {k: round(float(np.mean([d[k] for d in done])), 3) for k in figures}
-                print(preset, len(done), json.dumps(mean), flush=True)
-            if args.sheet:
-                args.sheet.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(np.concatenate(pictures[:10])).save(args.sheet / f"{preset}.png")
+    engine = Path(__file__).resolve().parents[1]
+    sources = [p for some in CODE for p in engine.glob(some)]
+    made_by = {"weights": digest([args.weights]), "code": digest(sources)}
+    work = args.work / f"{made_by['weights'][:12]}-{made_by['code'][:12]}"
+    work.mkdir(parents=True, exist_ok=True)
+    mean_file = args.work / "mean.npy"
+    if not mean_file.exists():
+        print("the template's mean (a minute or two, once)", flush=True)
+        np.save(mean_file, template_mean(Pack(args.pack), 2000))
+    settings = (args.weights, args.pack, np.load(mean_file), work)
+    out = {"made_by": made_by, "held_out": {}}
+    with ProcessPoolExecutor(args.workers, get_context("spawn"), start, settings) as pool:
+        # A head's variants follow each other: its truth is made once.
+        seeds = range(HELD_OUT, HELD_OUT + args.count)
+        jobs = [(v, s) for s in seeds for v in args.variants]
+        rows: dict[str, list[dict]] = {v: [] for v in args.variants}
+        chunk = max(1, len(args.variants))
+        for (variant, seed), row in zip(jobs, pool.map(evaluate, jobs, chunksize=chunk)):
+            rows[variant].append(row)
+            brief = {k: round(row[k], 2) for k in ("camera", "landmarks_3d", "face_depth_mean")}
+            score = np.mean([v["psnr"] for v in row["views"][FRONTAL_TARGETS:]])
+            print(seed, variant, json.dumps(brief | {"psnr": round(float(score), 2)}), flush=True)
+        for variant in args.variants:
+            out["held_out"][variant] = summary(rows[variant])
+            order = worst_first(rows[variant])
+            sheet(work, variant, order[:6], work / f"worst-{variant}.png")
+            sheet(work, variant, list(seeds)[:6], work / f"first-{variant}.png")
+        if args.samples:
+            starts = range(0, args.samples, CHUNK)
+            parts = [(k, a, min(a + CHUNK, args.samples)) for k in features.SETS for a in starts]
+            found: dict[str, list] = {kind: [] for kind in features.SETS}
+            for part, rows_of in zip(parts, pool.map(measure_features, parts)):
+                found[part[0]].append(rows_of)
+                print("features of", *part, flush=True)
+            out["samples"] = features.distances({k: np.concatenate(v) for k, v in found.items()})
+    text = json.dumps(out, indent=1)
+    print(text)
+    print("pictures:", work)
+    if args.out:
+        temporary = args.out.with_suffix(".tmp")
+        temporary.write_text(text + "\n")
+        temporary.replace(args.out)
 
 
 if __name__ == "__main__":

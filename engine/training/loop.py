@@ -17,21 +17,30 @@ class Run:
     """
 
     def __init__(
-        self, folder: Path, name: str, model: nn.Module, average: nn.Module, optimiser
+        self,
+        folder: Path,
+        name: str,
+        model: nn.Module,
+        average: nn.Module,
+        optimiser,
+        others: dict | None = None,
     ) -> None:
+        """others: further parts with a state dict by name, such as a discriminator."""
         self.folder, self.name = folder, name
         self.model, self.average, self.optimiser = model, average, optimiser
+        self.others = others or {}
         self.step, self.spent = 0, 0.0
         self.losses: dict[str, float] = {}
         path = folder / "state.pt"
         if path.exists():
-            state = torch.load(path, weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
             for key, part in self._parts().items():
                 part.load_state_dict(state[key])
             self.step, self.spent = state["step"], state["spent"]
 
     def _parts(self) -> dict:
-        return {"model": self.model, "average": self.average, "optimiser": self.optimiser}
+        parts = {"model": self.model, "average": self.average, "optimiser": self.optimiser}
+        return parts | self.others
 
     def update(self, loss: torch.Tensor, values: dict[str, torch.Tensor], clip: float, keep: float):
         """One optimiser step (skipped where the loss is not finite) and the average's."""
@@ -44,9 +53,13 @@ class Run:
             share = 1 - min(keep, 1 - 1 / (self.step + 2))
             for a, b in zip(self.average.parameters(), self.model.parameters(), strict=True):
                 a.lerp_(b, share)
+        self.note(values)
+        self.step += 1
+
+    def note(self, values: dict[str, torch.Tensor]) -> None:
+        """Takes values into the running losses."""
         for name, value in values.items():
             self.losses[name] = self.losses.get(name, value.item()) * 0.96 + value.item() * 0.04
-        self.step += 1
 
     def line(self, heads: int) -> str:
         """The running losses as a line of the log."""

@@ -30,7 +30,7 @@ from engine.training.build_headspace import (
     vertex_weight,
 )
 from engine.training.data import SIZE, five_points
-from engine.training.heads.build import build, head_rng
+from engine.training.heads.build import Head, build, head_rng
 from engine.training.heads.lighting import (
     DIRECTIONS,
     SOLID_ANGLE,
@@ -108,20 +108,9 @@ class Sitting:
 
     def person(self, seed: int) -> Person:
         """The head of a seed, tidied, with its w+ as the encoder reads its portrait."""
-        space = self.model.space
         params = tidy(sample_params(self.pack, head_rng(seed, 0)))
         head = build(self.pack, params)
-        neutral = self.bind(head.neutral)
-        moved = self.bind(head.skin) - neutral
-        fits = (
-            coefficients(basis.numpy(), self.weight, d[None])[0].astype(np.float32)
-            for basis, d in ((space.identity, neutral), (space.expression, moved))
-        )
-        identity, expression = fits
-        style, styles = 2 * len(self.pack.hairs), len(self.pack.hairs)
-        if params["hair"] != BALD:
-            mirrored = params["hair_warp"]["mirror"]
-            style = self.pack.hairs.index(params["hair"]) + styles * bool(mirrored)
+        identity, expression, style = self.describe(head)
         scene = Scene(self.studio, head, self.light)
         place, colour = self._surface(scene, identity, expression)
         return Person(
@@ -134,6 +123,21 @@ class Sitting:
             torch.cat(colour),
             [len(p) for p in place],
         )
+
+    def describe(self, head: Head) -> tuple[np.ndarray, np.ndarray, int]:
+        """Identity, expression (coefficients) and hair (index of its weight) of a head."""
+        space, params = self.model.space, head.params
+        neutral = self.bind(head.neutral)
+        moved = self.bind(head.skin) - neutral
+        identity, expression = (
+            coefficients(basis.numpy(), self.weight, d[None])[0].astype(np.float32)
+            for basis, d in ((space.identity, neutral), (space.expression, moved))
+        )
+        style, styles = 2 * len(self.pack.hairs), len(self.pack.hairs)
+        if params["hair"] != BALD:
+            mirrored = params["hair_warp"]["mirror"]
+            style = self.pack.hairs.index(params["hair"]) + styles * bool(mirrored)
+        return identity, expression, style
 
     def _encode(self, scene: Scene, landmarks: np.ndarray) -> Tensor:
         """w+ [n, w] of the frontal portrait."""

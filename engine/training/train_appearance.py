@@ -41,11 +41,12 @@ class Model(nn.Module):
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
         self.generator = HeadGenerator(config)
-        self.encoder = AppearanceEncoder(self.generator.num_ws, config.w_dim)
+        n = self.generator.num_ws
+        self.encoder = AppearanceEncoder(n, config.w_dim, config.colour_grid)
 
     def forward(self, picture: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Masked picture [B, 4, 128, 128], canonical points [B, N, 3] -> colour, residual, w+."""
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast(picture.device.type, dtype=torch.bfloat16):
             ws = self.encoder(picture.contiguous(memory_format=torch.channels_last)).float()
             planes = self.generator.planes(ws)
         colour, residual = self.generator(planes, points)
@@ -111,14 +112,15 @@ WEIGHTS = {"colour": 1.0, "gradient": 0.4, "residual": 0.08, "offsets": 0.02}
 def evaluate(model: Model, held: Shards, count: int) -> dict[str, float]:
     """On held-out heads, at true geometry: PSNR of surface colours over all views and over the two
     frontal ones, and the prior's distance before and after the residual (mm)."""
-    bound_grid = model.space_bound
+    bound_grid, device = model.space_bound, next(model.parameters()).device
     total = {"psnr": 0.0, "psnr front": 0.0, "prior mm": 0.0, "left mm": 0.0}
     for k in range(count):
         batch = portraits(held, 0, np.random.default_rng(k), augment=False, indices=[k])
         shard, prep, i = batch.heads[0]
         known = (prep["place"][i] != 0).any(-1)
         place = torch.from_numpy(prep["place"][i][known]).float() * SKIN_UNIT
-        colour, residual, _ = model(masked(batch), place[None])
+        shown = model(masked(batch).to(device), place[None].to(device))
+        colour, residual = (x.cpu() for x in shown[:2])
         error = (colour[0] - torch.from_numpy(shard["target_rgb"][i][known]).float() / 255) ** 2
         front = torch.from_numpy(np.nonzero(known)[0] < 2)
         total["psnr"] += float(-10 * error.mean().log10()) / count
@@ -211,7 +213,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _report(average: Model, held: Shards, folder: Path, log, name: str, count: int) -> None:
-    held.refresh()
+    if not held.refresh():
+        return
     average.eval()
     report = evaluate(average, held, count)
     print(f"{name}: " + " ".join(f"{k} {v:.3f}" for k, v in report.items()), file=log)

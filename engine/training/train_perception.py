@@ -13,6 +13,7 @@ import argparse
 import copy
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -23,7 +24,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from engine.headspace.mirror import mirror_of
 from engine.headspace.space import HeadSpace
+from engine.inversion import pose as poses
 from engine.portrait.perception import Perception, PerceptionNet
 from engine.training.data import SIZE, Portraits, Shards, portraits
 from engine.training.loop import Run
@@ -35,40 +38,71 @@ class Losses:
     """The training losses; coefficients are compared as vertices, in millimetres."""
 
     def __init__(self, space: HeadSpace) -> None:
+        self.space, self.mirror = space, mirror_of(space)
         weight = torch.where(space.mean[:, 1] > -0.1, 1.0, 0.3)[None, :, None]
         self.gram = {}
         for name in ("identity", "expression"):
             basis = (getattr(space, name) * weight * 1e3).flatten(1)
             self.gram[name] = basis @ basis.T / space.mean.shape[0]
+        self.solid = space.fixed_landmarks()
 
-    def __call__(self, got: Perception, batch: Portraits) -> dict[str, Tensor]:
-        truth = {
+    def truth(self, batch: Portraits) -> dict[str, Tensor]:
+        """identity, expression and hair [B, ...] of a batch, mirrored where its pictures are."""
+        out = {
             k: torch.from_numpy(np.stack([p[k][i] for _, p, i in batch.heads]))
             for k in ("identity", "expression", "hair")
         }
+        turned = batch.mirrored
+        for k in ("identity", "expression"):
+            out[k][turned] = out[k][turned] @ getattr(self.mirror, k)
+        out["hair"] = out["hair"].long()
+        out["hair"][turned] = self.mirror.hair[out["hair"][turned]]
+        return out
+
+    def __call__(self, got: Perception, batch: Portraits) -> dict[str, Tensor]:
+        truth, n = self.truth(batch), len(got.classes)
         inside = ((batch.landmarks > 0.02) & (batch.landmarks < 0.98)).all(-1)
-        out = {"classes": F.cross_entropy(got.classes, batch.classes)}
-        error = (got.landmarks - batch.landmarks).abs().sum(-1)
-        out["landmarks"] = (error * inside).sum() / inside.sum().clamp_min(1)
+        out = {"classes": F.cross_entropy(got.classes, batch.classes[:n])}
+        error = (got.landmarks - batch.landmarks[:n]).abs().sum(-1)
+        out["landmarks"] = (error * inside[:n]).sum() / inside[:n].sum().clamp_min(1)
         # Laplace likelihood trains the spread alone: it tells the fit which points to trust.
         s = got.spread
-        out["spread"] = ((error.detach() / s + 2 * s.log()) * inside).mean()
+        out["spread"] = ((error.detach() / s + 2 * s.log()) * inside[:n]).mean()
         for name in ("identity", "expression"):
             d = getattr(got, name) - truth[name]
             out[name] = ((d @ self.gram[name]) * d).sum(-1).clamp_min(1e-6).sqrt().mean()
-        out["hair"] = F.cross_entropy(got.hair, truth["hair"].long())
+        out["hair"] = F.cross_entropy(got.hair, truth["hair"])
         out["pose"] = ((got.pose - batch.pose).abs() / POSE_SCALE).mean()
+        # Head and camera must fit together: an error of one can be undone by the other.
+        rest, identity, expression = self.solid
+        solid = rest + torch.einsum("bk,lck->blc", got.identity, identity)
+        solid = solid + torch.einsum("bk,lck->blc", got.expression, expression)
+        apart = (poses.project(solid, got.pose) - batch.landmarks).abs().sum(-1)
+        out["together"] = (apart * inside).sum() / inside.sum().clamp_min(1)
         return out
+
+
+def see(net: PerceptionNet, picture: Tensor) -> Perception:
+    """Maps for the first half of the pictures, numbers for all: maps cost twice as much."""
+    half = len(picture) // 2
+    got, (_, numbers) = net(picture[:half]), net.encode(picture[half:])
+    names = ("identity", "expression", "hair", "pose")
+    both = {
+        name: torch.cat([getattr(got, name), more])
+        for name, more in zip(names, numbers.split(net.sizes, 1), strict=True)
+    }
+    return replace(got, **both)
 
 
 WEIGHTS = {
     "classes": 1.0,
-    "landmarks": 20.0,
+    "landmarks": 40.0,
     "spread": 0.02,
     "identity": 0.15,
     "expression": 0.15,
-    "hair": 0.15,
-    "pose": 0.5,
+    "hair": 0.1,
+    "pose": 0.6,
+    "together": 20.0,
 }
 
 
@@ -88,9 +122,7 @@ def evaluate(net: PerceptionNet, losses: Losses, held: Shards, count: int) -> di
             a, b = label == c, batch.classes == c
             values[name] = float((a & b).sum() / (a | b).sum().clamp_min(1))
         values["style right"] = float(
-            (got.hair.argmax(1) == torch.tensor([int(p["hair"][i]) for _, p, i in batch.heads]))
-            .float()
-            .mean()
+            (got.hair.argmax(1) == losses.truth(batch)["hair"]).float().mean()
         )
         for name, v in values.items():
             total[name] = total.get(name, 0.0) + v * len(batch.heads) / count
@@ -128,8 +160,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--headspace", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=40)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rate", type=float, default=1.2e-3)
+    parser.add_argument("--start", help="perception.safetensors to go on from")
+    parser.add_argument("--batch", type=int, default=24)
+    parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -137,6 +170,8 @@ def main(argv: list[str] | None = None) -> None:
     space = HeadSpace(load_file(args.headspace))
     losses = Losses(space)
     net = PerceptionNet(space.identity.shape[0], space.expression.shape[0], space.styles)
+    if args.start:
+        net.load_state_dict(load_file(args.start))
     net = net.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(net.parameters(), args.rate, betas=(0.9, 0.99), weight_decay=1e-3)
     run = Run(args.out, "perception", net, copy.deepcopy(net), optimiser)
@@ -146,11 +181,11 @@ def main(argv: list[str] | None = None) -> None:
     start, saved = time.monotonic() - run.spent, time.monotonic()
     while (progress := (time.monotonic() - start) / 60 / args.minutes) < 1:
         for group in optimiser.param_groups:
-            decay = 0.5 * (1 + math.cos(math.pi * max(0.0, (progress - 0.4) / 0.6)))
-            group["lr"] = args.rate * min(1.0, (run.step + 1) / 100) * (0.02 + 0.98 * decay)
-        batch = portraits(train, args.batch, rng)
+            decay = 0.5 * (1 + math.cos(math.pi * max(0.0, (progress - 0.3) / 0.7)))
+            group["lr"] = args.rate * min(1.0, (run.step + 1) / 100) * (0.01 + 0.99 * decay)
+        batch = portraits(train, args.batch, rng, mirror=True)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            got = net(batch.picture.contiguous(memory_format=torch.channels_last))
+            got = see(net, batch.picture.contiguous(memory_format=torch.channels_last))
         values = losses(got, batch)
         loss = sum(WEIGHTS[k] * v for k, v in values.items())
         run.update(loss, values, clip=5.0, keep=0.998)

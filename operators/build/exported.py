@@ -4,31 +4,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import bpy
 import numpy as np
 
-from . import field
+from . import field, quads
 
 ENDINGS = ("glb", "gltf", "obj", "ply", "usdz", "usdc", "usda", "usd", "fbx")
 
 
 def write(context: bpy.types.Context, head: bpy.types.Object, path: str) -> None:
-    """Write the head's mesh alone, with its texture, into a folder that holds nothing else.
+    """Write the head's mesh alone, with its texture, into a folder that holds nothing else; with
+    its eyes and shape keys if it is of quads, but for .ply, which holds one plain mesh. Of a head
+    with quads beside it the quads, if one of their objects is active.
 
     The ending says what: see ENDINGS. Lengths are the scene's, metres; nothing of the scene is
     changed. Raises RuntimeError (from the exporter) and OSError.
     """
     ending = os.path.splitext(path)[1].lower().lstrip(".")
-    with _alone(context, head), _texture_found(head, path, ending):
+    head, eyes = quads.exported_with(head, context.view_layer.objects.active)
+    shown = [head] if ending == "ply" else [head, *eyes]
+    with _alone(context, shown), ExitStack() as stack:
+        for made in shown[:2]:  # both eyes have one texture
+            stack.enter_context(_texture_found(made, path, ending, " eye" if made != head else ""))
         if ending in ("glb", "gltf"):
             kind = "GLB" if ending == "glb" else "GLTF_SEPARATE"
             bpy.ops.export_scene.gltf(
                 filepath=path,
                 export_format=kind,
                 use_selection=True,
-                export_apply=True,
+                # Blender writes no shape keys of what it applies modifiers to.
+                export_apply=head.data.shape_keys is None,
                 export_cameras=False,
                 export_animations=False,
             )
@@ -37,7 +44,7 @@ def write(context: bpy.types.Context, head: bpy.types.Object, path: str) -> None
                 filepath=path,
                 export_selected_objects=True,
                 path_mode="STRIP",
-                export_triangulated_mesh=True,
+                export_triangulated_mesh=head.data.shape_keys is None,
             )
         elif ending == "ply":
             with _coloured(head):
@@ -86,36 +93,40 @@ def move(source: str, target: str) -> list[str]:
 
 
 @contextmanager
-def _alone(context: bpy.types.Context, head: bpy.types.Object) -> Iterator[None]:
-    """Only the head is selected, and visible so that exporters take it."""
+def _alone(context: bpy.types.Context, shown: list[bpy.types.Object]) -> Iterator[None]:
+    """Only the head's objects are selected, and visible so that exporters take them."""
     layer = context.view_layer
     selected = [o for o in layer.objects if o.select_get()]
-    active, hidden = layer.objects.active, head.hide_get()
+    active, hidden = layer.objects.active, [o.hide_get() for o in shown]
     for other in selected:
         other.select_set(False)
-    head.hide_set(False)
-    head.select_set(True)
-    layer.objects.active = head
+    for made in shown:
+        made.hide_set(False)
+        made.select_set(True)
+    layer.objects.active = shown[0]
     try:
         yield
     finally:
-        head.select_set(False)
-        head.hide_set(hidden)
+        for made, was in zip(shown, hidden, strict=True):
+            made.select_set(False)
+            made.hide_set(was)
         for other in selected:
             other.select_set(True)
         layer.objects.active = active
 
 
 @contextmanager
-def _texture_found(head: bpy.types.Object, path: str, ending: str) -> Iterator[None]:
+def _texture_found(
+    head: bpy.types.Object, path: str, ending: str, more: str = ""
+) -> Iterator[None]:
     """What exporters want of a packed texture: a file beside that they can copy, and (USD's) that
-    its path ends in the image's own name."""
+    its path ends in the image's own name: the file's with `more`."""
     image = _texture(head)
     if image is None or ending in ("glb", "gltf", "ply") or image.packed_file is None:
         yield
         return
     before = image.name, image.filepath_raw
-    image.name = os.path.splitext(os.path.basename(path))[0]
+    image.name = os.path.splitext(os.path.basename(path))[0] + more
     beside = os.path.join(os.path.dirname(path), f"{image.name}.png")
     image.filepath_raw = beside
     if ending in ("obj", "fbx"):

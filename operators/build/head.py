@@ -12,18 +12,25 @@ from mathutils import Matrix
 from ...engine import cameras
 from . import camera as camera_builder
 from . import field as field_store
-from . import images, mesh, png
+from . import images, mesh, png, quads
 from .whole import whole
 
 RECORD = "triplane_record"  # on a head's object; what makes it a head
 SEQUENCE = "triplane_sequence"  # on a plane that shows pictures of heads, see sequence.py
-KEPT = "preset seed model recipe metres_per_unit timings figures versions".split()  # of the meta
+KEPT = (  # of the meta
+    "kind preset seed model recipe metres_per_unit licence noncommercial warnings timings figures"
+    " versions"
+).split()
 APART = 0.35  # metres between heads that stand side by side
 
 
 @dataclass
 class Prepared:
-    """What `build` needs, with all slow work done: arrays in the head's space, images encoded."""
+    """What `build` needs, with all slow work done: arrays in the head's space, images encoded.
+
+    vertices, faces, uvs, texture_png: of the surface with hair, or where there is none of the quads
+    themselves. quads: the mesh of quads, if there is one; beside: it stands beside the surface.
+    """
 
     name: str
     vertices: np.ndarray
@@ -35,6 +42,8 @@ class Prepared:
     camera: cameras.Camera | None
     field_to_object: np.ndarray
     record: dict
+    quads: quads.Quads | None = None
+    beside: bool = False
 
 
 def prepare(meta: dict, arrays: dict[str, np.ndarray], field_to_object=None) -> Prepared:
@@ -47,14 +56,22 @@ def prepare(meta: dict, arrays: dict[str, np.ndarray], field_to_object=None) -> 
     if field_to_object is None:
         field_to_object = meta["field_to_world"]
     matrix = np.array(field_to_object, float).reshape(4, 4)
-    vertices = arrays["vertices"] @ matrix[:3, :3].T + matrix[:3, 3]
-    mesh.check(vertices, arrays["faces"], arrays["uvs"])
+    made = quads.prepare(meta, arrays, matrix)
+    if "vertices" in arrays or made is None:
+        vertices = arrays["vertices"] @ matrix[:3, :3].T + matrix[:3, 3]
+        mesh.check(vertices, arrays["faces"], arrays["uvs"])
+        vertices, faces, uvs = vertices.astype(np.float32), arrays["faces"], arrays["uvs"]
+        texture = png.encode(arrays["texture"])
+    else:
+        vertices, faces, uvs, texture = made.vertices, made.faces, made.uvs, made.texture_png
     return Prepared(
         name=str(meta.get("name") or "head"),
-        vertices=vertices.astype(np.float32),
-        faces=arrays["faces"],
-        uvs=arrays["uvs"],
-        texture_png=png.encode(arrays["texture"]),
+        vertices=vertices,
+        faces=faces,
+        uvs=uvs,
+        texture_png=texture,
+        quads=made,
+        beside=made is not None and "vertices" in arrays,
         photo_png=png.encode(arrays["photo"]) if "photo" in arrays else b"",
         field=arrays["field"].tobytes() if "field" in arrays else b"",
         camera=cameras.from_json(meta["camera"]) if "camera" in meta else None,
@@ -84,15 +101,19 @@ def build(
             field_store.keep_beside(head, prepared.name, prepared.field)
         elif keep:
             field_store.pack(head, prepared.name, prepared.field)
+        parts = _parts(prepared, head)
         if into is not None:
-            into.objects.link(head)
+            for made in (head, *parts):
+                into.objects.link(made)
             return head
         collection = bpy.data.collections.new(prepared.name)
         versions = prepared.record.get("versions", {})
         collection["triplane_version"] = str(versions.get("triplane", ""))
-        collection.objects.link(head)
-        collection.objects.link(_camera(prepared, head))
-        head.location.x = free_place(context.scene)
+        for made in (head, *parts, _camera(prepared, head)):
+            collection.objects.link(made)
+        width = float(np.ptp(prepared.vertices[:, 0]))
+        width = max(width, 2 * APART if prepared.beside else 0.0)
+        head.location.x = free_place(context.scene, width)
         context.scene.collection.children.link(collection)
     select(context, head)
     return head
@@ -101,7 +122,11 @@ def build(
 def rebuild(context: bpy.types.Context, head: bpy.types.Object, prepared: Prepared) -> None:
     """Give `head` a newly extracted mesh, material and texture; the rest of it stays."""
     with whole():
-        data = _mesh(prepared)
+        data, parts = _mesh(prepared), _parts(prepared, head)
+    quads.remove_parts(head, parts)
+    for collection in head.users_collection:
+        for made in parts:
+            collection.objects.link(made)
     old, head.data = head.data, data
     materials = [m for m in old.materials if m is not None]
     textures = [n.image for m in materials for n in _image_nodes(m)]
@@ -194,7 +219,18 @@ def _camera(prepared: Prepared, head: bpy.types.Object) -> bpy.types.Object:
     return camera
 
 
+def _parts(prepared: Prepared, head: bpy.types.Object) -> list[bpy.types.Object]:
+    """New eyes, and quads where they stand beside the surface; not yet in a collection."""
+    if prepared.quads is None:
+        return []
+    if prepared.beside:
+        return quads.build_beside(prepared.name, prepared.quads, head, APART)
+    return quads.build_eyes(prepared.name, prepared.quads, head)
+
+
 def _mesh(prepared: Prepared) -> bpy.types.Mesh:
+    if prepared.quads is not None and not prepared.beside:
+        return quads.build_data(prepared.name, prepared.quads)
     data = mesh.build_mesh(prepared.name, prepared.vertices, prepared.faces, prepared.uvs)
     texture = images.packed(
         f"{prepared.name} texture", prepared.texture_png, f"{prepared.name} texture.png"
@@ -208,11 +244,21 @@ def _image_nodes(material: bpy.types.Material) -> list:
     return [n for n in tree.nodes if n.bl_idname == "ShaderNodeTexImage"] if tree else []
 
 
-def free_place(scene: bpy.types.Scene) -> float:
-    """x of the first place along the x axis where nothing of ours stands."""
-    ours = [o for o in scene.objects if RECORD in o or SEQUENCE in o]
-    taken = [o.matrix_world.translation.x for o in ours]
+def is_object(made: bpy.types.Object) -> bool:
+    """Whether it is a thing from a picture, and no head."""
+    return record(made).get("kind") == "object"
+
+
+def free_place(scene: bpy.types.Scene, width: float = 0.0) -> float:
+    """x of the first place along the x axis where nothing of ours stands. width: of what shall
+    stand there, metres; heads need not give it."""
+    taken = []
+    for made in scene.objects:
+        if RECORD in made or SEQUENCE in made or made.get(quads.PART) == "quads":
+            wide = [w for w in (width, made.dimensions.x) if w > APART]
+            room = max(APART, 0.55 * (width + made.dimensions.x)) if wide else APART
+            taken.append((made.matrix_world.translation.x, room))
     x = 0.0
-    while any(abs(x - other) < APART - 0.01 for other in taken):
+    while any(abs(x - other) < room - 0.01 for other, room in taken):
         x += APART
     return x

@@ -11,20 +11,20 @@ def build_mesh(
 ) -> bpy.types.Mesh:
     """A smooth-shaded mesh data-block with one UV map.
 
-    vertices: float32 [V, 3] in the object's space, metres. faces: int32 [F, 3], counter-clockwise
-    from outside. uvs: float32 [F, 3, 2] a corner, v up.
+    vertices: float32 [V, 3] in the object's space, metres. faces: int32 [F, 3] or [F, 4],
+    counter-clockwise from outside. uvs: float32 [F, 3 or 4, 2] a corner, v up.
     Raises ValueError when the arrays do not belong together (Blender itself would crash).
     """
     check(vertices, faces, uvs)
-    count = len(faces)
+    count, sides = faces.shape
     mesh = bpy.data.meshes.new(name)
     try:
         mesh.vertices.add(len(vertices))
         mesh.vertices.foreach_set("co", np.ascontiguousarray(vertices, np.float32).ravel())
-        mesh.loops.add(3 * count)
+        mesh.loops.add(sides * count)
         mesh.loops.foreach_set("vertex_index", np.ascontiguousarray(faces, np.int32).ravel())
         mesh.polygons.add(count)
-        mesh.polygons.foreach_set("loop_start", np.arange(0, 3 * count, 3, dtype=np.int32))
+        mesh.polygons.foreach_set("loop_start", np.arange(0, sides * count, sides, dtype=np.int32))
         mesh.polygons.foreach_set("use_smooth", np.ones(count, bool))
         layer = mesh.uv_layers.new(name="UVMap", do_init=False)
         layer.uv.foreach_set("vector", np.ascontiguousarray(uvs, np.float32).ravel())
@@ -36,18 +36,18 @@ def build_mesh(
 
 
 def check(vertices: np.ndarray, faces: np.ndarray, uvs: np.ndarray) -> None:
-    """Raise ValueError unless the arrays make a triangle mesh."""
+    """Raise ValueError unless the arrays make a mesh of triangles or of quads."""
     if vertices.ndim != 2 or vertices.shape[1] != 3 or not np.isfinite(vertices).all():
         raise ValueError("the vertices are not finite points [V, 3]")
-    if faces.ndim != 2 or faces.shape[1] != 3 or not len(faces):
-        raise ValueError("the faces are not triangles [F, 3]")
+    if faces.ndim != 2 or faces.shape[1] not in (3, 4) or not len(faces):
+        raise ValueError("the faces are neither triangles [F, 3] nor quads [F, 4]")
     if faces.min() < 0 or faces.max() >= len(vertices):
         raise ValueError("a face names a vertex that does not exist")
-    a, b, c = faces.T
-    if ((a == b) | (b == c) | (c == a)).any():
+    corners = np.sort(faces, 1)
+    if (corners[:, 1:] == corners[:, :-1]).any():
         raise ValueError("a face uses one vertex twice")
-    if uvs.shape != (len(faces), 3, 2) or not np.isfinite(uvs).all():
-        raise ValueError("the UVs are not finite [F, 3, 2]")
+    if uvs.shape != (*faces.shape, 2) or not np.isfinite(uvs).all():
+        raise ValueError("the UVs are not finite, two a corner")
 
 
 def build_material(name: str, texture: bpy.types.Image) -> bpy.types.Material:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import bpy
 
-from . import field
+from . import field, quads
 from . import head as heads
 
 
 def remove(head: bpy.types.Object) -> None:
     """Remove a head, its photo's camera, mesh, materials, images and field, and its collections if
     they are empty then; what anything else uses stays, as do the artist's own children of it."""
+    quads.remove_parts(head)
     camera, data = heads.photo_camera(head), head.data
     materials = [m for m in data.materials if m is not None]
     images = {n.image for m in materials for n in _nodes(m) if n.image is not None}

@@ -18,6 +18,7 @@ from PIL import Image
 from .. import cameras
 from ..errors import NoFaceError, PhotoError
 from .base import Context, Job, Param, Result
+from .mesh import QUADS
 
 FIELD_TO_WORLD = cameras.FIELD_TO_BLENDER.copy()
 FIELD_TO_WORLD[2, 3] = 0.12
@@ -68,6 +69,34 @@ def ball(faces: int) -> dict[str, np.ndarray]:
     }
 
 
+def meshes(params: dict) -> tuple[dict, dict]:
+    """The arrays and the facts that a result has for its topology: the ball, the template of quads
+    on the mean head, or both."""
+    wanted = params.get("topology", "SURFACE")
+    arrays = ball(params["faces"]) | {"texture": texture(params["texture_size"])}
+    if wanted == "SURFACE":
+        return arrays, {}
+    from ..headspace.quad import load_quads
+    from ..surface.eyeball import ball as globe
+
+    space = load_quads()
+    unit, faces, uvs = globe()
+    eyes = np.stack([centre + radius * unit for *centre, radius in space.eye_mean])
+    quads = {
+        "quad_vertices": space.mean,
+        "quad_faces": space.quads,
+        "quad_uvs": space.uvs,
+        "quad_texture": texture(params["texture_size"]),
+        "quad_shapes": space.shapes,
+        "eye_vertices": eyes.astype(np.float32),
+        "eye_faces": faces,
+        "eye_uvs": uvs,
+        "eye_texture": texture(64),
+    }
+    facts = {"shapes": list(space.names), "eyes": space.eye_mean.tolist()}
+    return (quads if wanted == "QUAD" else arrays | quads), {"quad": facts}
+
+
 def texture(size: int) -> np.ndarray:
     """Skin with two eyes, smooth noise so that it does not compress to nothing."""
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
@@ -97,11 +126,10 @@ def _reconstruct(params: dict, context: Context) -> Result:
         raise PhotoError(f"The photo {params['photo']} does not exist.", "Pick another one.")
     if name == "nobody" and not params["points"]:
         raise NoFaceError("No face was found in the photo.", "Place the points by hand.")
-    picture = texture(params["texture_size"])
     _work(context, texture(256), ("reading the photo", "finding the face", "fitting", "baking"))
     if name == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
-    mesh = ball(params["faces"])
+    mesh, facts = meshes(params)
     if name == "broken":
         mesh["faces"][0, 0] = 10**7
     y, x = np.mgrid[0:640, 0:480]
@@ -117,18 +145,53 @@ def _reconstruct(params: dict, context: Context) -> Result:
         "timings": {"fitting": 12.5},
         "figures": {"photo_psnr_db": 24.3, "silhouette_iou": 0.94},
         "versions": {"triplane": "0.1.0"},
+    } | facts
+    return Result(meta, mesh | {"photo": photo, "field": field})
+
+
+def _object(params: dict, context: Context) -> Result:
+    """The ball, scaled; what the mask's file holds is told in the meta's warnings."""
+    if not os.path.isfile(params["photo"]):
+        raise PhotoError(f"{params['photo']} does not exist.", "Choose a picture file.")
+    _work(context, texture(256), ("cutting the object out", "making the field", "baking"))
+    warnings = []
+    if params["mask"]:
+        with Image.open(params["mask"]) as mask:
+            values = np.asarray(mask.convert("L"))
+            rows, columns = np.nonzero(values > 127)
+            box = [int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())]
+            warnings.append(f"mask {mask.size[0]} x {mask.size[1]}, white {box}")
+    mesh = ball(params["faces"])
+    scale = params["size"] / float(np.ptp(mesh["vertices"], 0).max())
+    matrix = cameras.FIELD_TO_BLENDER @ np.diag([scale, scale, scale, 1.0])
+    matrix[2, 3] = -float(mesh["vertices"][:, 1].min()) * scale
+    meta = {
+        "kind": "object",
+        "name": os.path.splitext(os.path.basename(params["photo"]))[0],
+        "model": params["model"] or "first",
+        "noncommercial": True,
+        "metres_per_unit": scale,
+        "field_to_world": [float(v) for v in matrix.ravel()],
+        "camera": camera().to_json(),
+        "warnings": warnings,
+        "timings": {"baking": 1.5},
+        "figures": {"photo_psnr_db": 21.0, "silhouette_iou": 0.9},
+        "versions": {"triplane": "0.1.0"},
     }
-    return Result(meta, mesh | {"texture": picture, "photo": photo, "field": field})
+    photo = np.dstack([texture(640)[:, :480], np.full((640, 480), 200, np.uint8)])
+    arrays = {"texture": texture(params["texture_size"]), "photo": photo}
+    return Result(meta, mesh | arrays | {"field": np.arange(100_000).astype(np.uint8)})
 
 
 def _extract(params: dict, context: Context) -> Result:
     size = os.path.getsize(params["field"])
-    view = cameras.from_json(json.loads(params["camera"]))
-    with Image.open(params["photo"]) as photo:
-        assert photo.size == (view.width, view.height)
+    if params["photo"]:
+        view = cameras.from_json(json.loads(params["camera"]))
+        with Image.open(params["photo"]) as photo:
+            assert photo.size == (view.width, view.height)
     _work(context, texture(64), ("extracting",))
-    arrays = ball(params["faces"]) | {"texture": texture(params["texture_size"])}
-    return Result({"field_size": size}, arrays)
+    arrays, facts = meshes(params)
+    return Result({"field_size": size} | facts, arrays)
 
 
 def _render(params: dict, context: Context) -> Result:
@@ -149,6 +212,7 @@ def _render(params: dict, context: Context) -> Result:
 _MESH = (
     Param("faces", int, 40000, "triangles", "", 1000, 500000),
     Param("texture_size", int, 2048, "texture", "pixels", 256, 8192),
+    *QUADS,
 )
 RECONSTRUCT = Job(
     "reconstruct",
@@ -163,6 +227,19 @@ RECONSTRUCT = Job(
         Param("refine_steps", int, -1, "steps", "", -1, 10000),
     ),
     _reconstruct,
+)
+OBJECT = Job(
+    "object",
+    "A ball instead of a thing.",
+    (
+        Param("photo", str, "", "photo"),
+        Param("mask", str, "", "mask"),
+        Param("model", str, "", "model"),
+        Param("models", str, "", "folder"),
+        Param("size", float, 0.3, "size", "m", 0.001, 1000.0),
+        *_MESH,
+    ),
+    _object,
 )
 EXTRACT = Job(
     "extract",

@@ -1,8 +1,9 @@
 """Fine colour detail of faces, for heads that no photo lends any.
 
-The generator's planes have a texel every 3 mm, which leaves eyes as smudges. Canonical space puts
-everybody's eyes at the same place, so one small patch of finer front plane, shared by all heads,
-with a few variations that follow from w+, sharpens them: lids, irises, brows, nostrils, lips.
+The generator's raw planes have a texel every 3 mm, which leaves eyes as smudges. Canonical space
+puts everybody's eyes at the same place, so one small patch of finer front plane, shared by all
+heads, with a few variations that follow from w+, sharpens them: lids, irises, brows, nostrils,
+lips. A generator with a fine block draws part of that itself and needs less of it.
 """
 
 from __future__ import annotations
@@ -49,15 +50,17 @@ class FaceDetail:
         mixed = torch.tensordot(amounts, self.patch, 1)
         return torch.einsum("rhw,rc->chw", mixed, self.channels) * window()
 
-    def add(self, planes: Tensor, ws: Tensor, space: HeadSpace, mass: Tensor) -> Tensor:
-        """Planes [4, C, P, P] of a head at RESOLUTION, with its detail on the front one where no
-        hair (its mass [1, d, d, d], see HeadSpace.hair) hides the face."""
+    def add(
+        self, planes: Tensor, ws: Tensor, space: HeadSpace, mass: Tensor, share: float = 1.0
+    ) -> Tensor:
+        """Planes [4, C, P, P] of a head at RESOLUTION, with a share of its detail on the front one
+        where no hair (its mass [1, d, d, d], see HeadSpace.hair) hides the face. A new tensor."""
         planes = F.interpolate(
             planes.float(), (RESOLUTION,) * 2, mode="bilinear", align_corners=False
-        )
+        ).clone()
         u, v = CORNER
         bare = 1 - covered(space, mass)
-        planes[0, :, v : v + SIDE, u : u + SIDE] += self.at(ws) * bare
+        planes[0, :, v : v + SIDE, u : u + SIDE] += self.at(ws) * bare * share
         return planes
 
 

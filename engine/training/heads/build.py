@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from engine.training.heads.extras import add_extras, material_of
+from engine.training.heads.eyewear import collar, earrings, eyewear
 from engine.training.heads.hair import warp_hair
+from engine.training.heads.headgear import dome, hat, scarf, under_hat
+from engine.training.heads.materials import gloss
 from engine.training.heads.morph import Neck, fit, morph_pair
 from engine.training.heads.outfit import beard, garment, glasses
 from engine.training.heads.pack import Pack
@@ -24,8 +28,9 @@ class Head:
     """One person in field space (metres; the torso turned against the upright head).
 
     params: what `sample_params` returned. parts: meshes by name ('skin', 'cap' (its closed cuts),
-    'eyes', 'cornea', 'teeth', 'tongue', 'brow', 'lash', 'hair', 'beard', 'shirt', 'frame', 'lens';
-    some are absent).
+    'eyes', 'cornea', 'teeth', 'tongue', 'brow', 'lash', 'hair', 'beard', 'shirt', 'frame', 'lens',
+    and of material 2 'hat', 'scarf', 'pressed' (hair under a hat), 'collar', 'earrings'; some are
+    absent). gloss: of material 2, how much each vertex of the skin part shines, float32 [V].
     skin: all vertices of the pack's mesh float32 [7604, 3]; neutral: the same without expression,
     in the same frame; eyes: the eyeballs' outer shells [512, 3]; landmarks [84, 3].
     """
@@ -36,10 +41,12 @@ class Head:
     neutral: np.ndarray
     eyes: np.ndarray
     landmarks: np.ndarray
+    gloss: np.ndarray | None = None
 
 
 def head_rng(seed: int, stream: int) -> np.random.Generator:
-    """Independent random streams of one head: 0 the person, 1 light and cameras."""
+    """Independent random streams of one head: 0 the person, 1 light and cameras, 2 what material 2
+    adds to the person, 3 its light and cameras."""
     return np.random.default_rng([stream, seed])
 
 
@@ -149,8 +156,12 @@ def build(pack: Pack, params: dict) -> Head:
         parts["shirt"] = garment(pack, tights, index, style, height)
     if params.get("beard", {}).get("length"):
         parts["beard"] = beard(pack, parts["skin"], skin_index, params["beard"])
-    if params.get("glasses"):
-        named = dict(zip(pack.landmark_names, marks, strict=True))
+    named = dict(zip(pack.landmark_names, marks, strict=True))
+    shine = None
+    if params.get("material", 1) == 2:
+        _dress(pack, parts, skin_index, named, params)
+        shine = gloss(pack, skin_index, params["lip_gloss"])
+    elif params.get("glasses"):
         parts["frame"], parts["lens"] = glasses(named, params["glasses"])
     parts = {name: part.moved(metres(part.vertices)) for name, part in parts.items()}
     return Head(
@@ -160,12 +171,47 @@ def build(pack: Pack, params: dict) -> Head:
         neutral=metres(neck.skin(raw_neutral)),
         eyes=parts["eyes"].vertices[pack.eye_surface],
         landmarks=metres(marks),
+        gloss=shine,
     )
 
 
-def build_head(pack: Pack, seed: int) -> Head:
+def _dress(pack: Pack, parts: dict[str, Part], index: np.ndarray, marks: dict, p: dict) -> None:
+    """Adds what material 2 wears; index: the pack's vertices of the skin part."""
+    skin = parts["skin"].vertices
+    shirt = parts["shirt"]
+    cloth = f"cloth/{p['shirt_cloth']}"
+    parts["shirt"] = replace(shirt, uv=shirt.uv * 14 * p["shirt_scale"], texture=cloth)
+    if p["collar"]:
+        cut = shirt.vertices[len(pack.group_vertices["tights"]) :]  # clip_below's new points
+        rest = pack.rest[index]
+        parts["collar"] = collar(cut, rest, skin, p["collar"], p["shirt_cloth"], 2.0)
+    if p["earrings"]:
+        parts["earrings"] = earrings(marks, p["earrings"])
+    if p["glasses"]:
+        parts["frame"], parts["lens"] = eyewear(skin, marks, p["glasses"])
+    gear = p["headgear"]
+    if gear and gear["kind"] == "scarf":
+        parts["scarf"] = scarf(skin, marks, gear)
+    elif gear:
+        skull = dome(skin, marks, gear)
+        parts["hat"] = hat(skull, gear)
+        if "hair" in parts:
+            hair = parts["hair"]
+            parts["pressed"] = hair.moved(under_hat(skull, hair.vertices))
+
+
+def person(pack: Pack, seed: int, material: int | None = None) -> dict:
+    """The parameters of a seed. material: 1 or 2; default: what the seed's shards were made with
+    (see `extras.material_of`)."""
+    params = sample_params(pack, head_rng(seed, 0))
+    if (material or material_of(seed)) == 1:
+        return params
+    return add_extras(pack, params, head_rng(seed, 2))
+
+
+def build_head(pack: Pack, seed: int, material: int | None = None) -> Head:
     """The random head of a seed; the same on every machine with the same pack and numpy."""
-    return build(pack, sample_params(pack, head_rng(seed, 0)))
+    return build(pack, person(pack, seed, material))
 
 
 def mean_head(pack: Pack) -> Head:

@@ -1,7 +1,9 @@
 """Writes shards of random heads with pictures of them.
 
-    python -m engine.training.heads.dataset --out DIR --seeds A B [--workers 2] [--minutes M]
+    python -m engine.training.heads.dataset --out DIR --seeds A B [--workers 2] [--material 2]
 
+Material 2 has hats, make-up, wrinkles, studio light and more (`extras`); seeds 0..1999 and
+1,000,000..1,000,099 are made with material 1 unless asked, as they always were.
 Seeds A (included) to B (excluded), in shards of 100 heads; a complete shard is not made again.
 By convention seeds from HELD_OUT on are never trained with. Shard `heads_SSSSSSSS.npz`
 (uncompressed), first axis = head, n heads:
@@ -39,10 +41,12 @@ from pathlib import Path
 import numpy as np
 
 from engine.training.heads.build import build_head, head_rng
+from engine.training.heads.extras import material_of
 from engine.training.heads.lighting import random_light
 from engine.training.heads.pack import Pack
 from engine.training.heads.sampler import BALD
 from engine.training.heads.scene import Scene, Studio
+from engine.training.heads.studio_light import studio_light
 from engine.training.heads.textures import Atlas
 from engine.training.heads.views import (
     FRONTAL_TARGETS,
@@ -65,12 +69,16 @@ def _packed(points: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(points / SKIN_UNIT), -LIMIT, LIMIT).astype(np.int16)
 
 
-def sample(pack: Pack, studio: Studio, seed: int) -> dict[str, np.ndarray]:
-    """Everything of one head, by the names in this module's docstring, without the head axis."""
-    head = build_head(pack, seed)
-    rng = head_rng(seed, 1)
-    scene = Scene(studio, head, random_light(rng))
-    cameras = [input_camera(rng) for _ in range(INPUTS)]
+def sample(
+    pack: Pack, studio: Studio, seed: int, material: int | None = None
+) -> dict[str, np.ndarray]:
+    """Everything of one head, by the names in this module's docstring, without the head axis.
+    material: 1, 2 or None for the seed's own (see `build.person`)."""
+    material = material or material_of(seed)
+    head = build_head(pack, seed, material)
+    rng = head_rng(seed, 1 if material == 1 else 3)
+    scene = Scene(studio, head, random_light(rng) if material == 1 else studio_light(rng))
+    cameras = [input_camera(rng, material) for _ in range(INPUTS)]
     views = [scene.view(camera, dressed=True) for camera in cameras]
     hair = head.params["hair"]
     out = {
@@ -130,11 +138,11 @@ def _start_worker(pack_path: str | None) -> None:
     _worker = pack, Studio(Atlas(pack))
 
 
-def write_shard(folder: Path, first: int, count: int) -> float:
+def write_shard(folder: Path, first: int, count: int, material: int | None = None) -> float:
     """Makes one shard; returns processor seconds."""
     assert _worker is not None
     start = time.process_time()
-    heads = [sample(*_worker, seed) for seed in range(first, first + count)]
+    heads = [sample(*_worker, seed, material) for seed in range(first, first + count)]
     path = shard_path(folder, first)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with open(temporary, "wb") as file:
@@ -149,6 +157,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs=2, required=True, metavar=("FIRST", "END"))
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no shard after")
+    parser.add_argument("--material", type=int, choices=(1, 2), help="default: by seed")
     parser.add_argument("--pack", default=None, help="folder of the head data pack")
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -165,7 +174,7 @@ def main(argv: list[str] | None = None) -> None:
                 return
             if (s := next(queue, None)) is not None:
                 n = min(SHARD, end - s)
-                running[pool.submit(write_shard, args.out, s, n)] = n
+                running[pool.submit(write_shard, args.out, s, n, args.material)] = n
 
         for _ in range(args.workers):
             start_next()

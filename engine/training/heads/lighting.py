@@ -27,17 +27,33 @@ DIRECTIONS, SOLID_ANGLE = _directions()
 @dataclass(frozen=True)
 class Light:
     """env float32 [16, 32, 3] radiance; sh float32 [9, 3] its smooth part for `sh9`; key float32
-    [6]: direction and colour of the brightest light."""
+    [6]: direction and colour of the brightest light. sun: direction, colour and angular radius
+    (degrees) of a small lamp that is not in env, float32 [7], or None."""
 
     env: np.ndarray
     sh: np.ndarray
     key: np.ndarray
+    sun: np.ndarray | None = None
 
     def towards(self, directions: np.ndarray) -> np.ndarray:
         """Radiance [N, 3] from unit directions [N, 3], blurred to their spacing."""
         w = np.exp(28 * (directions @ DIRECTIONS.reshape(-1, 3).T - 1)) * SOLID_ANGLE.ravel()
         w /= w.sum(1, keepdims=True)
         return (w @ self.env.reshape(-1, 3)).astype(np.float32)
+
+    def sun_rays(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Directions [count, 3] over the sun's disc, and what each brings [count, 3]: a surface
+        that faces the sun gets the sun's colour in all."""
+        assert self.sun is not None
+        d, colour, radius = self.sun[:3], self.sun[3:6], np.radians(self.sun[6])
+        side = np.cross(d, [0.0, 1.0, 0.001])
+        side /= np.linalg.norm(side)
+        up = np.cross(side, d)
+        k = np.arange(count)
+        r, a = radius * np.sqrt((k + 0.5) / count), k * np.pi * (3 - 5**0.5)
+        rays = d + (r * np.cos(a))[:, None] * side + (r * np.sin(a))[:, None] * up
+        rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+        return rays.astype(np.float32), np.tile(colour / count, (count, 1)).astype(np.float32)
 
 
 def random_light(rng: np.random.Generator) -> Light:

@@ -74,6 +74,7 @@ class Pack:
         self.landmark_names: list[str] = marks["names"].tolist()
         self._mark_index, self._mark_weight = marks["idx"], marks["weight"]
         self.beard_mask = data["masks"]["beard"].astype(np.float32)
+        self.lip_mask = data["masks"]["lips"].astype(np.float32)
         self.skins = self._textures("skin")
         self.eye_colours = self._textures("eye")
         self.hairs = sorted({k.split("/")[1] for k in self._proxies if k.startswith("hair/")})

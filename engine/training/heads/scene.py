@@ -11,52 +11,13 @@ from engine.cameras import Camera
 from engine.training.heads import raster, shading
 from engine.training.heads.build import Head
 from engine.training.heads.lighting import Light
-from engine.training.heads.parts import (
-    GARMENT,
-    GLASSES,
-    HAIR,
-    SKIN,
-    Part,
-    quad_normals,
-    split_quads,
-)
+from engine.training.heads.materials import CASTERS, COVERS, HAIRS, MATERIALS, drawn, looks
+from engine.training.heads.parts import Part, quad_normals, split_quads
 from engine.training.heads.textures import LEVELS, Atlas
 
 SUPERSAMPLING = 2
 SHADOW_DIRECTIONS, SHADOW_SIZE, SHADOW_RADIUS = 32, 96, 0.3
-SHADOW_CASTERS = ("skin", "cap", "hair")
-
-
-@dataclass(frozen=True)
-class Material:
-    """cover: raster's OPAQUE.., kind: shading's SURFACE.., cull: draw fronts only, label: class,
-    wrap: light bends round, bias: shadow bias in metres."""
-
-    cover: int
-    kind: int
-    cull: bool
-    label: int
-    wrap: bool = False
-    bias: float = 0.0012
-
-
-_O, _S = raster.OPAQUE, shading.SURFACE
-MATERIALS = {  # opaque ones first: the rasteriser relies on it
-    "skin": Material(_O, _S, True, SKIN),
-    "cap": Material(_O, _S, True, SKIN),
-    "tongue": Material(_O, _S, False, SKIN),
-    "teeth": Material(_O, _S, True, SKIN),
-    "eyes": Material(_O, _S, True, SKIN),
-    "shirt": Material(_O, _S, True, GARMENT),
-    "frame": Material(_O, _S, False, GLASSES),
-    "cornea": Material(raster.GLASS, shading.CLEAR, False, SKIN, bias=0.005),
-    "lens": Material(raster.GLASS, shading.CLEAR, False, GLASSES),
-    "brow": Material(raster.DECAL, shading.STRAND, False, SKIN, bias=0.005),
-    "lash": Material(raster.DECAL, shading.STRAND, False, SKIN, bias=0.005),
-    "beard": Material(raster.STRANDS, shading.STRAND, False, HAIR, True, 0.005),
-    "hair": Material(raster.STRANDS, shading.STRAND, False, HAIR, True, 0.005),
-}
-DRESS = ("shirt", "frame", "lens")
+SUN_RAYS = 8
 
 
 @dataclass(frozen=True)
@@ -156,8 +117,12 @@ class Scene:
         counts = [len(t[2]) for t in topo]
         self._mat = np.repeat(np.arange(len(parts), dtype=np.int32), counts)
         self._look = self._materials(head)
-        self._e = self._lit(parts, normals, topo)
         self._tangent = self._strand_directions()
+        self._u_slope, self._v_slope, self._gloss = self._relief(head, topo)
+        # a hat shades the face: dressed and bare heads are then lit apart
+        apart = any(k in self._names for k in COVERS)
+        bare = self._lit(parts, normals, topo, False)
+        self._e = (bare, self._lit(parts, normals, topo, True) if apart else bare)
 
     def view(self, camera: Camera, dressed: bool) -> View:
         """What a camera (square image) sees, with or without garment and glasses."""
@@ -167,7 +132,7 @@ class Scene:
         raster.project(self._v, camera.world2cam[:3].copy(), k[0, 0], k[1, 1], k[0, 2], k[1, 2], p)
         buffers = self._studio.buffers(size)
         _, _, _, _, tex, offset, width, height, levels = self._look
-        draw = np.array([dressed or name not in DRESS for name in self._names])
+        draw = drawn(self._names, dressed)
         raster.rasterise(
             p, self._uv, self._tri, self._mat, draw, self._cull, self._cover,
             tex, offset, width, height, levels, *buffers,
@@ -182,8 +147,19 @@ class Scene:
             SUPERSAMPLING,
             buffers,
             p,
-            (self._v, self._n, self._uv, self._e, self._tri, self._mat, self._tangent),
-            self._look,
+            (
+                self._v,
+                self._n,
+                self._uv,
+                self._e[bool(dressed)],
+                self._tri,
+                self._mat,
+                self._tangent,
+                self._u_slope,
+                self._v_slope,
+                self._gloss,
+            ),
+            (*self._look, self._bump),
             (self._light.env, self._light.sh, self._light.key),
             self._classes,
             camera.position,
@@ -207,81 +183,87 @@ class Scene:
             texture = head.parts[name].texture
             if not texture:
                 continue
-            if name == "skin":
+            if name == "skin" and p.get("material", 1) == 2:
+                slot = atlas.paint_person(p)
+            elif name == "cap" and p.get("material", 1) == 2:
+                slot = atlas.slot("painted person")
+            elif name == "skin":
                 slot = atlas.paint_skin(texture, p["beard"]["stubble"], p["hair_colour"], p["lips"])
+            elif name == "brow" and "brow_density" in p:
+                slot = atlas.paint_brow(texture, p["brow_density"])
+            elif name in HAIRS and "hair_salt" in p:
+                slot = atlas.paint_hair(
+                    texture, p["hair_salt"], p["hair_tips"], p["surface"]["seed"]
+                )
             elif name == "eyes":
                 slot = atlas.paint_eye(texture, p["iris_gain"])
             else:
                 slot = atlas.slot(texture)
             offset[i], width[i], height[i] = slot.offset, slot.width, slot.height
             levels[i] = slot.levels
-        hair = np.array(p.get("hair_colour", (0.1, 0.1, 0.1)))
-        frame = p["glasses"]["colour"] if p.get("glasses") else (0, 0, 0)
-        looks = {  # tint, specular strength, roughness
-            "skin": (p.get("skin_gain", (0.5, 0.5, 0.5)), 1.0, p.get("skin_rough", 0.6)),
-            "cap": (p.get("skin_gain", (0.5, 0.5, 0.5)), 1.0, 0.9),
-            "tongue": ((0.45, 0.12, 0.11), 1.0, 0.4),
-            "teeth": ((0.7, 0.66, 0.57), 1.0, 0.3),
-            "eyes": ((0.85, 0.85, 0.85), 0.5, 0.3),
-            "shirt": (p.get("shirt_colour", (0.5, 0.5, 0.5)), 0.4, 0.9),
-            "frame": (frame, 1.0, 0.3),
-            "cornea": ((1, 1, 1), 1.0, 0.05),
-            "lens": ((1, 1, 1), 1.0, 0.05),
-            "brow": (hair * 0.7, 0.3, 0.5),
-            "lash": (hair * 0.3, 0.3, 0.5),
-            "beard": (hair * 0.75, 0.4, 0.5),
-            "hair": (hair, 1.0, 0.45),
-        }
-        tint = np.array([looks[k][0] for k in self._names], np.float32)
-        spec = np.array([looks[k][1] for k in self._names], np.float32)
-        rough = np.array([looks[k][2] for k in self._names], np.float32)
+        look = looks(p)
+        tint = np.array([look[k][0] for k in self._names], np.float32)
+        spec = np.array([look[k][1] for k in self._names], np.float32)
+        rough = np.array([look[k][2] for k in self._names], np.float32)
+        second = p.get("material", 1) == 2
+        # heights are in decimetres, the scene in metres
+        self._bump = np.array([0.1 * (second and k == "skin") for k in self._names], np.float32)
         kind = np.array([m.kind for m in mats])
         return kind, tint, spec, rough, atlas.buffer, offset, width, height, levels
 
-    def _casters(self, hair: Part | None) -> np.ndarray:
+    def _casters(self, parts: list[Part], dressed: bool) -> np.ndarray:
         """Triangles that cast shadows; hair only where its texture covers."""
-        names = np.array(self._names)[self._mat]
-        keep = np.isin(names, SHADOW_CASTERS)
-        if hair is not None:
-            rows = np.nonzero(names == "hair")[0]
-            alpha = self._studio.atlas.alpha(hair.texture)
+        keep = np.isin(self._names, CASTERS) & drawn(self._names, dressed)
+        keep = keep[self._mat]
+        for i, name in enumerate(self._names):
+            if name not in HAIRS:
+                continue
+            rows = np.nonzero(self._mat == i)[0]
+            alpha = self._studio.atlas.alpha(parts[i].texture)
             h, w = alpha.shape
             c = self._uv[self._tri[rows]].mean(1)
-            i = np.clip(((1 - c[:, 1]) * h).astype(int), 0, h - 1)
-            j = np.clip((c[:, 0] * w).astype(int), 0, w - 1)
-            keep[rows[alpha[i, j] < 0.4]] = False
+            y = np.clip(((1 - c[:, 1]) * h).astype(int), 0, h - 1)
+            x = np.clip((c[:, 0] * w).astype(int), 0, w - 1)
+            keep[rows[alpha[y, x] < 0.4]] = False
         return np.ascontiguousarray(self._tri[keep])
 
-    def _lit(self, parts: list[Part], normals: list[np.ndarray], topo: list[tuple]) -> np.ndarray:
-        """Irradiance float32 [N, 3] at every corner."""
+    def _lit(
+        self, parts: list[Part], normals: list[np.ndarray], topo: list[tuple], dressed: bool
+    ) -> np.ndarray:
+        """Irradiance float32 [N, 3] at every corner of the dressed or the bare head."""
         mats = [MATERIALS[k] for k in self._names]
         counts = [len(p.vertices) for p in parts]
-        lift = np.array([0.0 if k == "hair" else 0.002 for k in self._names], np.float32)
+        lift = np.array([0.0 if k in HAIRS else 0.002 for k in self._names], np.float32)
         points = np.concatenate(
             [p.vertices + s * n for p, s, n in zip(parts, lift, normals, strict=True)]
         )
         directions = _fibonacci(SHADOW_DIRECTIONS)
+        radiance = self._light.towards(directions)
+        if self._light.sun is not None:
+            rays, brought = self._light.sun_rays(SUN_RAYS)
+            total = SHADOW_DIRECTIONS + SUN_RAYS  # the kernel takes 4 / total of the sum
+            radiance = np.concatenate([radiance * (total / SHADOW_DIRECTIONS), brought * total / 4])
+            directions = np.concatenate([directions, rays])
         e = np.empty((len(points), 3), np.float32)
-        hair = parts[self._names.index("hair")] if "hair" in self._names else None
         raster.irradiance(
             self._v,
-            self._casters(hair),
+            self._casters(parts, dressed),
             points,
             np.concatenate(normals),
             np.repeat([m.wrap for m in mats], counts),
             np.repeat(np.array([m.bias for m in mats], np.float32), counts),
             directions,
-            self._light.towards(directions),
+            radiance.astype(np.float32),
             SHADOW_RADIUS,
             SHADOW_SIZE,
             e,
         )
         ends = np.cumsum([0, *counts])
         for name, part, a, b in zip(self._names, parts, ends, ends[1:], strict=False):
-            if name not in ("skin", "hair"):
+            if name != "skin" and name not in HAIRS:
                 continue
             mean, x = self._studio.smoother(part), e[a:b]
-            if name == "hair":
+            if name in HAIRS:
                 for _ in range(3):
                     x = 0.5 * (x + mean @ x)
                 e[a:b] = x
@@ -303,3 +285,28 @@ class Scene:
         t = (self._v[c] - self._v[a]) * d1[:, :1] - (self._v[b] - self._v[a]) * d2[:, :1]
         out[rows] = t / np.maximum(np.linalg.norm(t, axis=1, keepdims=True), 1e-9)
         return out
+
+    def _relief(self, head: Head, topo: list[tuple]) -> tuple:
+        """For bump mapping of the skin: gradients of u and v along the surface, per metre,
+        float32 [T, 3] each, and how much each corner shines, float32 [N]."""
+        count = len(self._tri)
+        if not self._bump.any():
+            empty = np.zeros((1, 3), np.float32)
+            return empty, empty, np.ones(1, np.float32)
+        grad = np.zeros((2, count, 3), np.float32)
+        rows = np.nonzero(self._bump[self._mat] > 0)[0]
+        a, b, c = self._tri[rows].T
+        e1, e2 = self._v[b] - self._v[a], self._v[c] - self._v[a]
+        n = np.cross(e1, e2)
+        size = np.maximum((n * n).sum(1, keepdims=True), 1e-16)
+        dual1, dual2 = np.cross(e2, n) / size, np.cross(n, e1) / size
+        d1, d2 = self._uv[b] - self._uv[a], self._uv[c] - self._uv[a]
+        for k in range(2):
+            grad[k, rows] = d1[:, k : k + 1] * dual1 + d2[:, k : k + 1] * dual2
+        gloss = np.ones(len(self._v), np.float32)
+        start = 0
+        for name, t in zip(self._names, topo, strict=True):
+            if name == "skin":
+                gloss[start : start + len(t[0])] = head.gloss[t[0]]
+            start += len(t[0])
+        return grad[0], grad[1], gloss

@@ -25,6 +25,17 @@ def _sh9(c, x, y, z, out):
 
 
 @nb.njit(**FAST)
+def _sh9_diffuse(c, x, y, z, out):
+    """Irradiance: the harmonics narrowed by the cosine lobe (Ramamoorthi and Hanrahan 2001)."""
+    for k in range(3):
+        r = c[0, k] + (c[1, k] * y + c[2, k] * z + c[3, k] * x) * 0.667 + 0.25 * (
+            c[4, k] * x * y + c[5, k] * y * z + c[6, k] * (3 * z * z - 1) + c[7, k] * x * z
+            + c[8, k] * (x * x - y * y)
+        )  # fmt: skip
+        out[k] = max(r, 0.0)
+
+
+@nb.njit(**FAST)
 def _environment(env, x, y, z, out):
     h, w = env.shape[0], env.shape[1]
     u = (math.atan2(x, z) / (2 * math.pi) + 0.5) * w - 0.5
@@ -47,8 +58,8 @@ def _environment(env, x, y, z, out):
 def _shade(t, w1, w2, p, scene, look, light, eye, texel, env, col):
     """Linear colour of triangle t at screen barycentrics into col[:3]; for clear materials the
     reflected light, and the share that does not pass in col[3]."""
-    v, n, uv, e, tri, mat, tangent = scene
-    kind, tint, spec, rough, tex, offset, width, height, levels = look
+    v, n, uv, e, tri, mat, tangent, u_slope, v_slope, gloss = scene
+    kind, tint, spec, rough, tex, offset, width, height, levels, bump = look
     env_map, sh, key = light
     a, b, c = tri[t, 0], tri[t, 1], tri[t, 2]
     m = mat[t]
@@ -92,25 +103,66 @@ def _shade(t, w1, w2, p, scene, look, light, eye, texel, env, col):
     if kind[m] == CLEAR:
         f = 0.03 + 0.97 * fresnel
         _environment(env_map, rx, ry, rz, env)
-        g = f * min(1.0, open_sky * 1.5)
+        # roughness here: the part of the mirror image that lids and lashes hide
+        g = f * min(1.0, open_sky * 1.5) * min(1.0, 1.06 - rough[m])
         h = rx * key[0] + ry * key[1] + rz * key[2]
         h = h**180 * 14 if h > 0.95 else 0.0
+        dark = 1 - spec[m]  # tinted lenses: what does not pass, and shows the tint a little
         for k in range(3):
-            col[k] = (env[k] + h * key[3 + k]) * g
+            col[k] = (env[k] + h * key[3 + k]) * g + 0.5 * dark * tint[m, k]
         col[3] = f * 0.6
+        if dark > 0:
+            col[3] += dark * (1 - col[3])
         return
     texel[0] = 1.0
     texel[1] = 1.0
     texel[2] = 1.0
+    i = 0
     if levels[m] > 0:
         tu = uv[a, 0] * q0 + uv[b, 0] * q1 + uv[c, 0] * q2
         tv = uv[a, 1] * q0 + uv[b, 1] * q1 + uv[c, 1] * q2
         i = mip_level(uv, p, a, b, c, width[m, 0], height[m, 0], levels[m])
         sample_texture(tex, offset[m, i], width[m, i], height[m, i], tu, tv, texel)
+    shine = spec[m]
+    if (
+        bump[m] > 0 and i < 2
+    ):  # the height in the picture's fourth channel bends the normal (Blinn 1978)
+        du = 1.0 / width[m, i]
+        dv = 1.0 / height[m, i]
+        sample_texture(tex, offset[m, i], width[m, i], height[m, i], tu + du, tv, env)
+        hu = (env[3] - texel[3]) / du * bump[m]
+        sample_texture(tex, offset[m, i], width[m, i], height[m, i], tu, tv + dv, env)
+        hv = (env[3] - texel[3]) / dv * bump[m]
+        sx = hu * u_slope[t, 0] + hv * v_slope[t, 0]
+        sy = hu * u_slope[t, 1] + hv * v_slope[t, 1]
+        sz = hu * u_slope[t, 2] + hv * v_slope[t, 2]
+        k = math.sqrt(sx * sx + sy * sy + sz * sz)
+        k = 1 / max(1.0, k / 0.7)
+        _sh9_diffuse(sh, nx, ny, nz, env)
+        f0 = max(env[0], 1e-3)
+        f1 = max(env[1], 1e-3)
+        f2 = max(env[2], 1e-3)
+        nx -= sx * k
+        ny -= sy * k
+        nz -= sz * k
+        k = 1 / math.sqrt(nx * nx + ny * ny + nz * nz + 1e-12)
+        nx *= k
+        ny *= k
+        nz *= k
+        _sh9_diffuse(sh, nx, ny, nz, env)
+        e0 *= min(1.7, max(0.4, env[0] / f0))
+        e1 *= min(1.7, max(0.4, env[1] / f1))
+        e2 *= min(1.7, max(0.4, env[2] / f2))
+        nv = max(nx * vx + ny * vy + nz * vz, 0.02)
+        rx = 2 * nv * nx - vx
+        ry = 2 * nv * ny - vy
+        rz = 2 * nv * nz - vz
+    if bump[m] > 0:
+        shine *= gloss[a] * q0 + gloss[b] * q1 + gloss[c] * q2
     if kind[m] == STRAND:
         c0 = tint[m, 0] * texel[0]
-        c1 = tint[m, 1] * texel[0]
-        c2 = tint[m, 2] * texel[0]
+        c1 = tint[m, 1] * texel[1]
+        c2 = tint[m, 2] * texel[2]
         # the highlight is spread along the strand: look across it
         d = (rx * tangent[t, 0] + ry * tangent[t, 1] + rz * tangent[t, 2]) * 0.7
         hx = rx - tangent[t, 0] * d
@@ -123,7 +175,7 @@ def _shade(t, w1, w2, p, scene, look, light, eye, texel, env, col):
         col[1] = c1 * e1 + (0.02 + 0.22 * c1) * g * env[1]
         col[2] = c2 * e2 + (0.02 + 0.22 * c2) * g * env[2]
         return
-    f = spec[m] * (0.03 + 0.45 * fresnel * (1 - rough[m])) * open_sky
+    f = shine * (0.03 + 0.45 * fresnel * (1 - rough[m])) * open_sky
     _sh9(sh, rx, ry, rz, env)
     h = rx * key[0] + ry * key[1] + rz * key[2]
     if h > 0.55:

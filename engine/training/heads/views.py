@@ -20,11 +20,17 @@ def distance(extent: float, fov: float) -> float:
     return 0.5 * extent / math.tan(fov / 2)
 
 
-def input_camera(rng: np.random.Generator) -> Camera:
-    """A photographer's view: near frontal, a little rolled, of random angle and framing."""
-    yaw = float(np.clip(rng.normal() * 20, -50, 50))
-    pitch, roll = rng.normal() * 8, rng.normal() * 5
-    fov = math.radians(rng.uniform(12, 28))
+def input_camera(rng: np.random.Generator, material: int = 1) -> Camera:
+    """A photographer's view: near frontal, a little rolled, of random angle and framing.
+
+    material 2: now and then up to a profile, from further above or below, with wider lenses.
+    """
+    if material == 2:
+        yaw, pitch, roll, fov = _wide_view(rng)
+    else:
+        yaw = float(np.clip(rng.normal() * 20, -50, 50))
+        pitch, roll = rng.normal() * 8, rng.normal() * 5
+        fov = math.radians(rng.uniform(12, 28))
     target = INPUT_TARGET + rng.normal(size=3) * [0.008, 0.008, 0.004]
     yaw, pitch, roll = np.radians([yaw, pitch, roll])
     extent = rng.uniform(0.36, 0.44)
@@ -36,6 +42,21 @@ def input_camera(rng: np.random.Generator) -> Camera:
     turn = np.eye(4)
     turn[:2, :2] = [[c, -s], [s, c]]
     return Camera(camera.cam2world @ turn, camera.intrinsics, INPUT_SIZE, INPUT_SIZE)
+
+
+def _wide_view(rng: np.random.Generator) -> tuple[float, float, float, float]:
+    """Yaw, pitch, roll in degrees and the angle of view in radians."""
+    x = rng.random()
+    if x < 0.62:
+        yaw = float(np.clip(rng.normal() * 16, -45, 45))
+    elif x < 0.9:
+        yaw = rng.choice([-1, 1]) * rng.uniform(10, 60)
+    else:  # beyond it a detector finds no face
+        yaw = rng.choice([-1, 1]) * rng.uniform(60, 88)
+    pitch = float(np.clip(rng.normal() * 9, -30, 30))
+    roll = float(np.clip(rng.normal() * 6, -25, 25))
+    fov = math.radians(float(rng.triangular(9, 18, 42)))
+    return yaw, pitch, roll, fov
 
 
 def target_camera(rng: np.random.Generator, frontal: bool) -> Camera:

@@ -1,7 +1,8 @@
 """Pieces of work side by side on a processor's cores.
 
-Volume rendering is many small steps. Threads that share each step wait for one another at its end,
-which costs as much as they win; threads that each take a piece of the picture do not.
+Volume rendering and attention are many small steps. Threads that share each step wait for one
+another at its end, which costs as much as they win; threads that each take a piece of the picture,
+or a head, do not.
 """
 
 from __future__ import annotations

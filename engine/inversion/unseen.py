@@ -1,0 +1,200 @@
+"""What one photo does not show: colours and strands that go on from what it does.
+
+Skin and hair are continued apart, each in the photo's own tone: near the border of what is seen
+the photo's colours run on (normalised convolution, Knutsson and Westin 1993, on a lattice), where
+the other half of the head is seen it is mirrored, the neck is skin without stains, and hair gets
+strands as light, dark and wide as the photo's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from engine.fields.strands import WIDTHS, Strands
+from engine.headspace import lattice
+from engine.inversion.appearance import Seen
+
+CELLS = 40  # of the lattices along the box: 1 cm
+RUN_ON = 3  # times colours are blurred on it: about 3 cm
+FLOOR = 0.04  # added before logarithms, so that black hair does not rule them
+LUMA = torch.tensor([0.299, 0.587, 0.114])
+FACE_SHARE = 0.4  # of the neck's brightness
+THIN = 0.004, 0.001  # metres: hair that does not count, in general and on the scalp
+STRAY = 0.3  # of the neck: less hair than this on it is none
+USUAL = (0.05, 0.06, 0.07, 0.07, 0.05)  # strands where the photo shows too little hair
+FEWEST = 1500  # pixels of hair to measure them on
+# Undoes four fifths of what a difference of two blurs takes from an octave (measured on strands
+# that were drawn): invented lines are better a little faint. The broad ones are given still less,
+# since light and shade are broad too.
+GAIN = (2.3, 2.3, 1.9, 1.3, 0.8)
+LEAST, MOST = 0.05, 0.2  # spread of all strands together
+
+
+def neck(points: Tensor) -> Tensor:
+    """1 at canonical points [N, 3] below jaw and nape, 0 above: [N]."""
+    y, z = points[:, 1], points[:, 2]
+    line = -0.048 - 0.8 * z.clamp(0, 0.085)
+    return ((line - y) / 0.02).clamp(0, 1)
+
+
+def jaw(points: Tensor) -> Tensor:
+    """1 at canonical points [N, 3] on the side of the jaw, behind the face and below the ears."""
+    x, y, z = points.unbind(1)
+    ear = ((x.abs() - 0.062) / 0.008).clamp(0, 1) * ((y + 0.045) / 0.01).clamp(0, 1)
+    side = ((0.05 - z) / 0.03).clamp(0, 1) * (z / 0.02).clamp(0, 1)
+    return side * ((0.01 - y) / 0.02).clamp(0, 1) * (1 - ear)
+
+
+def smooth(values: Tensor, weight: Tensor, points: Tensor, bounds: Tensor, times: int) -> Tensor:
+    """The lattice [C + 1, CELLS, CELLS, CELLS] of values [N, C] at points [N, 3] times their
+    weights [N], and of the weights themselves, blurred."""
+    unit = (points - bounds[0]) / (bounds[1] - bounds[0])
+    at = (unit * (CELLS - 1) + 0.5).long().clamp(0, CELLS - 1)
+    flat = (at[:, 2] * CELLS + at[:, 1]) * CELLS + at[:, 0]
+    rows = torch.cat([values * weight[:, None], weight[:, None]], 1)
+    total = rows.new_zeros(CELLS**3, rows.shape[1]).index_add_(0, flat, rows)
+    return lattice.blur(total.T.reshape(-1, CELLS, CELLS, CELLS), times)
+
+
+def run_on(log_ratio: Tensor, weight: Tensor, at: Tensor, points: Tensor, bounds: Tensor) -> Tensor:
+    """Log ratios [M, 3], known with weights [M] at places [M, 3], continued to points [N, 3]: as
+    they are near by, fading to 0 some centimetres away."""
+    grid = smooth(log_ratio, weight, at, bounds, RUN_ON)
+    got = lattice.sample(grid, points, bounds)
+    most = float(grid[-1].max())
+    return got[:, :-1] / (got[:, -1:] + 0.01 * most + 1e-9)
+
+
+def continued(
+    points: Tensor,
+    expected: Tensor,
+    covered: Tensor,
+    seen: Seen,
+    seen_expected: Tensor,
+    seen_covered: Tensor,
+    bounds: Tensor,
+) -> Tensor:
+    """The colours [N, 3] of canonical surface points that go on from the photo's.
+
+    expected [N, 3], covered [N] (0 bare skin .. 1 under hair): see appearance.expected_colours;
+    seen_expected, seen_covered: the same at the photo's points.
+    """
+    expected = calm(points, expected, covered, seen, seen_covered)
+    out, seen_log = expected, (seen.colour + FLOOR).log()
+    # What generator and photo disagree about goes on for a while, skin and hair apart.
+    residual = (seen_log - (seen_expected + FLOOR).log()).clamp(-0.8, 0.8)
+    for share, seen_share, darkest in (
+        (1 - covered, 1 - seen_covered, -0.2),  # darker skin is hair that the shape has not
+        (covered, seen_covered, -0.8),
+    ):
+        weight = seen.weight * seen_share
+        if weight.sum() < 100:
+            continue
+        ratio = run_on(residual.clamp_min(darkest), weight, seen.canonical, points, bounds)
+        out = out + share[:, None] * ((expected + FLOOR) * ratio.exp() - FLOOR - expected)
+    # The other half of the head, where that is seen.
+    belief, nearest = seen.near(points * torch.tensor([-1.0, 1.0, 1.0]))
+    alike = (1 - 2 * (covered - seen_covered[nearest]).abs()).clamp_min(0)
+    light = (expected + FLOOR) / (seen_expected[nearest] + FLOOR)
+    mirrored = seen.colour[nearest] * light.clamp(0.5, 2).sqrt()
+    out = torch.lerp(out, mirrored, (belief * alike)[:, None])
+    return out.clamp(0, 1)
+
+
+def calm(
+    points: Tensor, expected: Tensor, covered: Tensor, seen: Seen, seen_covered: Tensor
+) -> Tensor:
+    """Expected colours [N, 3] with the bare neck in the hue of the photo's skin, its brightness
+    between that and what the generator paints, and half of the generator's light and dark; and
+    without the dark between jaw and ear. Stains there are shadows of hair and of clothes that are
+    not the photo's."""
+    bare = 1 - covered
+    below = neck(points) * bare
+    weight = seen.weight * (seen_covered < 0.5)
+    if weight.sum() < 150 or (below > 0.5).sum() < 50:
+        return expected
+    face = (weight[:, None] * seen.colour).sum(0) / weight.sum()
+    light = face @ LUMA
+    hue, luma = face / light, expected @ LUMA + 0.02
+    usual = luma[below > 0.5].median()
+    level = (luma / usual).sqrt().clamp(0.82, 1.12)
+    level = level * usual * (light / usual) ** FACE_SHARE
+    lit = luma.clamp_min(0.7 * light)[:, None] * hue
+    out = torch.lerp(expected, lit, (0.7 * bare * jaw(points))[:, None])
+    return torch.lerp(out, level[:, None] * hue, below[:, None])
+
+
+def under_hair(points: Tensor, thickness: Tensor) -> Tensor:
+    """How far canonical surface points [N, 3] with hair of a thickness [N] (metres, negative where
+    skin lies over it) are hair to the eye: 0 bare .. 1 covered [N].
+
+    Away from the scalp, hair thinner than some millimetres is skin with a shadow on it; and a lock
+    or two on the neck are none, but what a mix of hair styles leaves there.
+    """
+    _, y, z = points.unbind(1)
+    scalp = ((y - 0.03 - 0.72 * z) / 0.02).clamp(0, 1)  # above hairline, ears and nape
+    least = torch.lerp(torch.tensor(THIN[0]), torch.tensor(THIN[1]), scalp)
+    covered, below = torch.sigmoid((thickness - least) / 0.001), neck(points)
+    stray = (below * covered).sum() < STRAY * below.sum()
+    return covered * (1 - below) if stray else covered
+
+
+def strands(
+    points: Tensor,
+    covered: Tensor,
+    seen: Seen,
+    bounds: Tensor,
+    crop: np.ndarray,
+    hair: np.ndarray,
+    pixel: float,
+) -> Strands | None:
+    """Strands like the photo's on hair that the photo does not show, None for a head without hair.
+
+    points [N, 3], covered [N]: canonical surface points all over, see continued(). crop uint8
+    [S, S, 3], hair bool [S, S]: the photo and its pixels of hair, `pixel` metres wide.
+    """
+    if (covered > 0.5).float().mean() < 0.01:
+        return None
+    belief = seen.near(points)[0]
+    unseen = 1 - ((belief - 0.15) / 0.6).clamp(0, 1)
+    grid = smooth((covered * unseen)[:, None], torch.ones(len(points)), points, bounds, 1)
+    amount = grid[:1] / grid[1:].clamp_min(1e-3)
+    return Strands(amount, *measure(crop, hair, pixel))
+
+
+def measure(crop: np.ndarray, hair: np.ndarray, pixel: float) -> tuple[Tensor, Tensor]:
+    """Strength [len(WIDTHS)] and tint [3] of strands, see fields.strands.Strands, from the pixels
+    of hair bool [S, S] in a picture uint8 [S, S, 3], `pixel` metres wide."""
+    inside = ndimage.binary_erosion(hair, iterations=3)
+    if inside.sum() < FEWEST:
+        return torch.tensor(USUAL), torch.ones(3)
+    rows, columns = ndimage.find_objects(hair.astype(np.uint8))[0]
+    hair, inside = hair[rows, columns], inside[rows, columns]
+    picture = crop[rows, columns].astype(np.float32) / 255
+    colour = np.log(np.concatenate([picture @ LUMA.numpy()[:, None], picture], 2) + FLOOR)
+    # An octave is what is lost from one blur to the next.
+    sigmas = [width / pixel / 9 for width in (*WIDTHS, 2 * WIDTHS[-1])]
+    blurred = [_mean(colour[..., 0], hair, sigma) for sigma in sigmas]
+    octaves = [np.abs(fine - broad)[inside] for fine, broad in zip(blurred, blurred[1:])]
+    strength = [gain * float(np.percentile(octave, 68)) for gain, octave in zip(GAIN, octaves)]
+    strength = torch.tensor(strength)
+    if WIDTHS[0] < 2.5 * pixel:  # finer than the picture
+        strength[0] = 0.8 * strength[1]
+    total = float(strength.norm())
+    strength = strength * (min(max(total, LEAST), MOST) / max(total, 1e-6))
+    light = (colour[..., 0] - blurred[-1])[inside]
+    tint = [
+        float((light * (colour[..., k] - _mean(colour[..., k], hair, sigmas[-1]))[inside]).sum())
+        for k in (1, 2, 3)
+    ]
+    return strength, (torch.tensor(tint) / (float(light @ light) + 1e-6)).clamp(0.6, 1.5)
+
+
+def _mean(x: np.ndarray, mask: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian mean of x over the mask."""
+    weight = mask.astype(np.float32)
+    total = ndimage.gaussian_filter(x * weight, sigma, truncate=2.5)
+    return total / np.maximum(ndimage.gaussian_filter(weight, sigma, truncate=2.5), 1e-3)

@@ -1,0 +1,36 @@
+"""The job `object`: one picture of any thing -> textured mesh, camera, field, by a feed-forward
+model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .base import Context, Job, Param, Result
+
+PARAMS = (
+    Param("photo", str, "", "Picture of one thing: any picture file that Pillow reads"),
+    Param(
+        "mask",
+        str,
+        "",
+        "Picture that is white, or opaque, where the thing is; empty: the photo's own alpha where"
+        " it has any, else found by its colours",
+    ),
+    Param("model", str, "", "Model: its name or a model file; empty: the first one for objects"),
+    Param("models", str, "", "Folder of the models; empty: the user's"),
+    Param("size", float, 0.3, "Largest dimension of the thing", "m", 0.001, 1000.0),
+    Param(
+        "faces", int, 40000, "Number of triangles of the mesh, about", minimum=1000, maximum=500_000
+    ),
+    Param("texture_size", int, 2048, "Side of the texture", unit="px", minimum=256, maximum=8192),
+)
+
+
+def run(params: dict[str, Any], context: Context) -> Result:
+    """Cuts the thing out, makes its field, extracts, cleans, unwraps, bakes."""
+    from engine.jobs.object_stages import reconstruct_object
+
+    return reconstruct_object(params, context)
+
+
+JOB = Job("object", "Make a textured mesh and a field of any thing from one picture.", PARAMS, run)

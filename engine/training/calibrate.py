@@ -1,0 +1,92 @@
+"""Teaches a trained perception network's last step (engine.inversion.perceive.refined).
+
+    python -m engine.training.calibrate --heads DIR --headspace headspace.safetensors \\
+        --weights DIR/perception.safetensors --out DIR/perception.safetensors
+
+Ridge regression of what the network's numbers lack on its landmarks and numbers: no gradient, a
+minute of one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from engine.headspace.space import HeadSpace
+from engine.inversion.perceive import features, look
+from engine.portrait.perception import PerceptionNet
+from engine.training.data import Shards, portraits
+from engine.training.train_perception import Losses
+
+# Typical sizes of errors, to regress numbers of different units alike.
+APART, POSE = 0.01, torch.tensor([0.05, 0.05, 0.03, 0.01, 0.01, 0.03])
+RIDGE = 200.0
+
+
+def ridge(x: Tensor, y: Tensor, sizes: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
+    """Weight [Y, X] and bias [Y] of the least squares from x [N, X] to y [N, Y]; the penalty counts
+    x in units of `sizes` [X], and leaves the bias alone."""
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    a, b = ((x - mean_x) / sizes).double(), (y - mean_y).double()
+    solved = torch.linalg.solve(a.T @ a + penalty * torch.eye(a.shape[1], dtype=a.dtype), a.T @ b)
+    weight = solved.T.float() / sizes
+    return weight, mean_y - weight @ mean_x
+
+
+@torch.no_grad()
+def calibrate(net: PerceptionNet, losses: Losses, train: Shards, count: int, seed: int = 5) -> None:
+    """Sets net.refine from `count` degraded training pictures: the correction by ridge regression,
+    and the covariance of what it leaves."""
+    space, rng = losses.space, np.random.default_rng(seed)
+    inputs, lacking = [], []
+    for _ in range(0, count, 20):
+        batch = portraits(train, 20, rng, mirror=True)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            seen = look(space, net, batch.picture.contiguous(memory_format=torch.channels_last))
+        truth = losses.truth(batch)
+        inputs.append(features(space, seen))
+        lacking.append(
+            torch.cat(
+                [
+                    truth["identity"] - seen.identity,
+                    truth["expression"] - seen.expression,
+                    batch.pose - seen.pose,
+                ],
+                1,
+            )
+        )
+    x, y = torch.cat(inputs), torch.cat(lacking)
+    sizes = torch.ones(x.shape[1])
+    sizes[: 84 * 2], sizes[-6:] = APART, POSE
+    weight, bias = ridge(x, y, sizes, RIDGE)
+    net.refine.weight.copy_(weight)
+    net.refine.bias.copy_(bias)
+    left = (y - x @ weight.T - bias).double()
+    # The regression knows these very pictures: others are a little more off.
+    spare = len(x) / max(1, len(x) - x.shape[1] - 1)
+    net.refine.error.copy_(torch.linalg.cholesky(left.T @ left / len(x) * spare))
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("heads", "headspace", "weights", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=4000)
+    args = parser.parse_args(argv)
+    space = HeadSpace(load_file(args.headspace))
+    net = PerceptionNet(space.identity.shape[0], space.expression.shape[0], space.styles)
+    net.load_state_dict(load_file(args.weights))
+    net = net.to(memory_format=torch.channels_last).eval()
+    calibrate(net, Losses(space), Shards(args.heads), args.count)
+    temporary = args.out.with_suffix(".tmp")
+    save_file({k: v.half().contiguous() for k, v in net.state_dict().items()}, temporary)
+    temporary.replace(args.out)
+
+
+if __name__ == "__main__":
+    main()
