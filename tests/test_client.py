@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import pytest
 
+from engine import wire
 from engine.client import EngineClient, EngineSettings, JobFailed
 from engine.process import child_environment
 
@@ -107,7 +108,7 @@ def test_a_failure_has_its_words(client):
 
 def test_parameters_that_cannot_travel_fail(client):
     process = process_of(client)
-    for note in (object(), "x" * (2 << 20)):
+    for note in (object(), "x" * (wire.MAX_HEADER + 1)):
         with pytest.raises(JobFailed, match="cannot be sent") as caught:
             client.run_blocking("selftest", {"note": note})
         assert caught.value.kind == "parameter"

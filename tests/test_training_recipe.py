@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,7 @@ def test_bad_arguments_are_refused(tmp_path, bad):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("LONG_TESTS"), reason="takes minutes: set LONG_TESTS=1")
 def test_all_steps_run(tmp_path, heads_pack, monkeypatch):
     """From a handful of heads to a weights file that loads and figures: nobody looks at it."""
     micro = recipe.Plan(**(vars(recipe.tiny(0.6)) | {

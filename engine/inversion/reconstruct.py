@@ -40,7 +40,7 @@ class Steps:
 
 PRESETS = {
     "fast": Steps(silhouette=40, latent=0, tuning=0, planes=0, pixels=128),
-    "balanced": Steps(silhouette=90, latent=30, tuning=50, planes=120, pixels=192),
+    "balanced": Steps(silhouette=90, latent=30, tuning=50, planes=60, pixels=192),
     "best": Steps(silhouette=140, latent=60, tuning=200, planes=300, pixels=256),
 }
 

@@ -91,10 +91,11 @@ def reconstruct_photo(params: dict[str, Any], context: Context) -> Result:
     mesh, quads = _meshes(made.field, lambda _: [view], params, context, 0.58)
     shown = mesh or quads.triangles()
     context.progress(0.96, "measuring")
-    # Without its hair a head is no picture of the photo.
-    figures = {"mesh": metrics.mesh_report(shown, made.field.metres_per_unit)}
+    context.check()
     if mesh is not None:
         figures = _figures(mesh, made, aligned, context)
+    else:  # without its hair a head is no picture of the photo
+        figures = {"mesh": metrics.mesh_report(shown, made.field.metres_per_unit)}
     figures["faces_found"] = len(faces)
     full = _full_camera(made.camera, aligned, photo)
     context.progress(0.99, "packing the results")
