@@ -22,6 +22,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from machine import processor
 
 HERE = Path(__file__).resolve().parent
 ROWS = {  # row: (name, the original's row, target as a share of it or in seconds)
@@ -114,7 +115,7 @@ def _table(found: dict[str, list[dict]], agreement: dict, args: argparse.Namespa
         "Made by `python benchmarks/eg3d.py --parity ../shared/parity --original PATH`, seeded",
         "weights of the FFHQ 512-128 configuration, medians in seconds.",
         "",
-        f"Machine: {_processor()}, {args.threads} threads, {platform.system()}; "
+        f"Machine: {processor()}, {args.threads} threads, {platform.system()}; "
         f"Python {platform.python_version()}, torch {torch.__version__}, Triplane {__version__}; "
         f"default precision here: {found['ours'][0]['precision']}.",
         "",
@@ -153,16 +154,6 @@ def _median(runs: list[dict], row: str) -> float | None:
 
 def _listed(value) -> list[float]:
     return [] if value is None else value if isinstance(value, list) else [value]
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from machine import processor
 
 HERE = Path(__file__).resolve().parent
 NAMES = {"triposr": "TripoSR", "openlrm": "OpenLRM obj-base-1.1"}
@@ -115,7 +116,7 @@ def _table(found: dict[str, dict], args: argparse.Namespace) -> str:
         "--triposr PATH --openlrm PATH`, seeded weights, medians in seconds; in brackets processor",
         "seconds, which a busy machine changes less. The originals without torch.compile.",
         "",
-        f"Machine: {_processor()}, {args.threads} threads, {platform.system()}; "
+        f"Machine: {processor()}, {args.threads} threads, {platform.system()}; "
         f"Python {platform.python_version()}, torch {torch.__version__}, Triplane {__version__}; "
         f"default precision here: {first['precision']}.",
     ]
@@ -151,16 +152,6 @@ def _medians(runs: list[dict], row: str) -> tuple[float, float] | None:
 
 def _both(pair: tuple[float, float] | None) -> str:
     return "" if pair is None else f"{pair[0]:.2f} ({pair[1]:.2f})"
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

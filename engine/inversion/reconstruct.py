@@ -291,8 +291,10 @@ def _fit_appearance(
         hair,
     )
     quick = not (steps.tuning or steps.planes)
+    with torch.no_grad(), compute.autocast():
+        planes = model.generator.planes(ws, hair).float()
     target, covered = _target(
-        model, field, fitted, learned, ws, seen, compute, 12000 if quick else 40000, seed
+        model, field, fitted, learned, planes, seen, 12000 if quick else 40000, seed
     )
     check()
     pixel = float(np.linalg.norm(camera.position) / (camera.intrinsics[0, 0] * camera.width))
@@ -301,8 +303,6 @@ def _fit_appearance(
         target.everywhere, covered, seen, field.bounds, aligned.crop, in_photo, pixel
     )
     if quick:
-        with torch.no_grad(), compute.autocast():
-            planes = model.generator.planes(ws, hair).float()
         field.planes = _quickly(model, planes, target, check)[0]
     else:
         tuned = appearance.tune(
@@ -347,19 +347,16 @@ def _target(
     field: HeadField,
     fitted: shape.Shape,
     learned: Tensor,
-    ws: Tensor,
+    planes: Tensor,
     seen: appearance.Seen,
-    compute: Compute,
     count: int,
     seed: int,
 ) -> tuple[appearance.Target, Tensor]:
-    """The photo's colours, and the generator's in the photo's tone everywhere else (at `count`
-    points); and how far these lie under hair [count]."""
+    """The photo's colours, and those of the generator's planes [1, 4, C, P, P] in the photo's tone
+    everywhere else (at `count` points); and how far these lie under hair [count]."""
     everywhere = appearance.surface_points(field, count, seed)
-    with compute.autocast():
-        planes = model.generator.planes(ws, fitted.hair[None])
     points = torch.cat([everywhere, seen.canonical])
-    colour = model.generator(planes.float(), points[None])[0][0]
+    colour = model.generator(planes, points[None])[0][0]
     mass = model.space.hair(fitted.hair, fitted.offset)
     skin, hair = shape.skin_and_hair(model.space, points, mass, fitted.residual, learned)
     covered, n = unseen.under_hair(points, skin - hair), count

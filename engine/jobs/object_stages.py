@@ -18,7 +18,6 @@ from engine.fields.base import Field
 from engine.fields.io import field_to_bytes
 from engine.jobs import at_release, stages
 from engine.jobs.base import Context, Result
-from engine.jobs.reconstruct import PHOTO_LIMIT
 from engine.portrait.image import Photo, load_photo
 from engine.surface import bake as baking
 from engine.surface import cleanup, isosurface, metrics, unwrap
@@ -27,7 +26,6 @@ from engine.surface.mesh import Mesh
 from engine.systems.lrm.open import close_lrm, open_lrm
 
 VOXELS = 256  # along the field's box: as the originals extract theirs
-BACKDROP = (56, 56, 56)
 
 at_release(close_lrm)
 
@@ -57,8 +55,6 @@ def reconstruct_object(params: dict[str, Any], context: Context) -> Result:
     context.progress(0.96, "measuring")
     figures = _figures(mesh, field, camera, square)
     context.progress(0.98, "packing the results")
-    inverse = np.linalg.inv(square.to_square)
-    full = camera.transformed_image(inverse, photo.width, photo.height)
     meta = {
         "kind": "object",
         "name": Path(params["photo"]).stem,
@@ -67,26 +63,23 @@ def reconstruct_object(params: dict[str, Any], context: Context) -> Result:
         "noncommercial": chosen.noncommercial,
         "metres_per_unit": field.metres_per_unit,
         "field_to_world": stages.standing(mesh, field).ravel().tolist(),
-        "camera": Camera(full.cam2world, full.intrinsics, photo.width, photo.height, "photo")
-        .to_json(),
+        "camera": stages.full_camera(camera, square.to_square, photo).to_json(),
         "crop_camera": camera.to_json(),
         "cutout": cut.source,
         "warnings": list(cut.warnings),
         "figures": figures,
         "versions": stages.versions(),
         "device": compute.device.type,
-    }  # fmt: skip
+    }
     drawn = draw_textured(mesh, stages.portrait_camera(mesh, 256), 2)
     arrays = stages.mesh_arrays(mesh) | {
         "photo": _shown(photo),
         "field": np.frombuffer(field_to_bytes(field), np.uint8),
         "crop": square.rgb,
         "cutout": _with_alpha(cut),
-        "preview": over(drawn, BACKDROP),
+        "preview": over(drawn, stages.BACKDROP),
     }
-    context.finish()
-    meta["timings"] = {k: round(v, 3) for k, v in context.timings.items()}
-    return Result(meta, arrays)
+    return stages.finished(meta, arrays, context)
 
 
 def _surface(field: Field, params: dict[str, Any], context: Context) -> Mesh:
@@ -121,23 +114,15 @@ def _figures(mesh: Mesh, field: Field, camera: Camera, square: Square) -> dict[s
 def _with_alpha(cut: Cutout) -> np.ndarray:
     """The cut-out as a picture uint8 [h, w, 4], no larger than what is handed back of photos."""
     alpha = (cut.alpha * 255 + 0.5).astype(np.uint8)
-    return _shrunk(np.dstack([cut.rgb, alpha]))
+    return stages.shrunk(np.dstack([cut.rgb, alpha]))
 
 
 def _shown(photo: Photo) -> np.ndarray:
-    return _shrunk(photo.rgb if photo.alpha is None else np.dstack([photo.rgb, photo.alpha]))
-
-
-def _shrunk(picture: np.ndarray) -> np.ndarray:
-    scale = PHOTO_LIMIT / max(picture.shape[:2])
-    if scale >= 1:
-        return picture
-    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
+    return stages.shrunk(photo.rgb if photo.alpha is None else np.dstack([photo.rgb, photo.alpha]))
 
 
 def _thumbnail(cut: Cutout) -> np.ndarray:
     """The cut-out on grey, small: whether the right thing was found is seen before the work."""
     small = Image.fromarray(np.dstack([cut.rgb, (cut.alpha * 255 + 0.5).astype(np.uint8)]))
     small.thumbnail((2 * stages.PREVIEW, 2 * stages.PREVIEW))
-    return over(np.asarray(small), BACKDROP)
+    return over(np.asarray(small), stages.BACKDROP)

@@ -30,7 +30,6 @@ from engine.surface.rasterize import rasterize
 
 SOLID = 0.9, 0.98  # opacity of a picture from which on it shows the surface, and nothing else
 FACING = 0.5, 0.75  # cosine to the front camera from which on it sees a surface best
-BACKDROP = (56, 56, 56)
 MOST_PIXELS = 1 << 28  # of all pictures that are handed back at once
 
 jobs.at_release(close_models)
@@ -79,9 +78,9 @@ def sample_head(params: dict[str, Any], context: Context) -> Result:
     arrays = stages.mesh_arrays(mesh) | quad_stages.arrays(quads) | {
         "photo": _shown(picture),
         "field": np.frombuffer(field_to_bytes(field), np.uint8),
-        "preview": over(drawn, BACKDROP),
+        "preview": over(drawn, stages.BACKDROP),
     }
-    return _finished(meta, arrays, context)
+    return stages.finished(meta, arrays, context)
 
 
 def _textured(
@@ -128,7 +127,7 @@ def sample_gallery(params: dict[str, Any], context: Context) -> Result:
         "pitch": params["pitch"],
         "versions": stages.versions(),
     }
-    return _finished(meta, {"images": np.stack(images)}, context)
+    return stages.finished(meta, {"images": np.stack(images)}, context)
 
 
 def interpolate_heads(params: dict[str, Any], context: Context) -> Result:
@@ -171,7 +170,7 @@ def interpolate_heads(params: dict[str, Any], context: Context) -> Result:
         "recipe": whole.to_json(),
         "versions": stages.versions(),
     }
-    return _finished(meta, {"frames": np.stack(images)} if images else {}, context)
+    return stages.finished(meta, {"frames": np.stack(images)} if images else {}, context)
 
 
 def _open(params: dict[str, Any], context: Context) -> Sampler:
@@ -225,7 +224,7 @@ def _shown(picture: Picture) -> np.ndarray:
     """A picture for the eye: uint8 [S, S, 3], on grey where nothing is."""
     if picture.painted or picture.alpha is None:
         return picture.image
-    return over(np.dstack([picture.image, picture.alpha]), BACKDROP)
+    return over(np.dstack([picture.image, picture.alpha]), stages.BACKDROP)
 
 
 def _name(recipe: Recipe) -> str:
@@ -242,9 +241,3 @@ def _check_pixels(count: int, size: int) -> None:
             f"{count} pictures of {size} pixels a side are too many at once.",
             "Take fewer or smaller ones, or write them into a folder.",
         )
-
-
-def _finished(meta: dict[str, Any], arrays: dict[str, np.ndarray], context: Context) -> Result:
-    context.finish()
-    meta["timings"] = {k: round(v, 3) for k, v in context.timings.items()}
-    return Result(meta, arrays)

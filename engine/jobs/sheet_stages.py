@@ -95,10 +95,8 @@ def finish(
             folder / f"{name}.json": json.dumps(about, indent=1).encode(),
         })  # fmt: skip
         meta["path"] = str(folder / f"{name}.png")
-    context.finish()
     meta["versions"] = stages.versions()
-    meta["timings"] = {k: round(v, 3) for k, v in context.timings.items()}
-    return Result(meta, {"sheet": sheet})
+    return stages.finished(meta, {"sheet": sheet}, context)
 
 
 def _fields(params: dict[str, Any], context: Context) -> Iterator[tuple[str, Field]]:

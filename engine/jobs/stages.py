@@ -34,6 +34,7 @@ from engine.surface.mesh import Mesh
 from engine.surface.quad import QuadHead
 
 PREVIEW = 160
+BACKDROP = (56, 56, 56)  # behind small pictures
 GRID = 176  # voxels along the box: the head field's own grid, so that no facets arise
 TRIPLANE_GRID = 256  # the same for tri-planes, which have no grid of their own
 MEMORY_LIMIT = "TRIPLANE_MEMORY_LIMIT_MB"  # environment: the preference, in MiB, 0 for none
@@ -97,7 +98,7 @@ def reconstruct_photo(params: dict[str, Any], context: Context) -> Result:
     else:  # without its hair a head is no picture of the photo
         figures = {"mesh": metrics.mesh_report(shown, made.field.metres_per_unit)}
     figures["faces_found"] = len(faces)
-    full = _full_camera(made.camera, aligned, photo)
+    full = full_camera(made.camera, aligned.to_crop, photo)
     context.progress(0.99, "packing the results")
     result = _result(mesh, shown, made.field, full, photo, params, figures)
     result.meta |= quad_stages.meta(quads, made.field)
@@ -105,9 +106,7 @@ def reconstruct_photo(params: dict[str, Any], context: Context) -> Result:
     result.arrays["crop"] = aligned.crop
     result.meta["crop_camera"] = made.camera.to_json()
     result.meta["device"] = compute.device.type
-    context.finish()
-    result.meta["timings"] = {k: round(v, 3) for k, v in context.timings.items()}
-    return result
+    return finished(result.meta, result.arrays, context)
 
 
 def extract_field(params: dict[str, Any], context: Context) -> Result:
@@ -216,9 +215,10 @@ def _surface(
     return mesh.with_texture(baking.bake(mesh, field, views(mesh), size, context.check))
 
 
-def _full_camera(camera: Camera, aligned: Aligned, photo: Photo) -> Camera:
-    """The camera of the whole photo, from the aligned crop's."""
-    full = camera.transformed_image(np.linalg.inv(aligned.to_crop), photo.width, photo.height)
+def full_camera(camera: Camera, to_crop: np.ndarray, photo: Photo) -> Camera:
+    """The camera of the whole photo, from that of a crop; to_crop [3, 3]: the photo's pixels to the
+    crop's."""
+    full = camera.transformed_image(np.linalg.inv(to_crop), photo.width, photo.height)
     return Camera(full.cam2world, full.intrinsics, photo.width, photo.height, "photo")
 
 
@@ -273,11 +273,6 @@ def _result(
     params: dict[str, Any],
     figures: dict,
 ) -> Result:
-    shown = Image.fromarray(photo.rgb)
-    if max(shown.size) > PHOTO_LIMIT:
-        scale = PHOTO_LIMIT / max(shown.size)
-        size = (max(1, round(shown.width * scale)), max(1, round(shown.height * scale)))
-        shown = shown.resize(size, Image.Resampling.LANCZOS)
     meta = {
         "name": Path(params["photo"]).stem,
         "metres_per_unit": field.metres_per_unit,
@@ -291,10 +286,27 @@ def _result(
     packed = np.frombuffer(field_to_bytes(field), np.uint8)
     seen = field.render(portrait_camera(seen_mesh, 256))
     arrays = {
-        "photo": np.asarray(shown),
+        "photo": shrunk(photo.rgb),
         "field": packed,
         "preview": on_grey(seen.image, seen.alpha),
     }
+    return Result(meta, arrays)
+
+
+def shrunk(picture: np.ndarray) -> np.ndarray:
+    """A picture uint8 [H, W, C] with a longer side of PHOTO_LIMIT pixels at most: what is handed
+    back of photos."""
+    scale = PHOTO_LIMIT / max(picture.shape[:2])
+    if scale >= 1:
+        return picture
+    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
+
+
+def finished(meta: dict[str, Any], arrays: dict[str, np.ndarray], context: Context) -> Result:
+    """A job's result, with how long its steps took."""
+    context.finish()
+    meta["timings"] = {k: round(v, 3) for k, v in context.timings.items()}
     return Result(meta, arrays)
 
 

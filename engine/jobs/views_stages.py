@@ -27,7 +27,6 @@ from engine.views.sequence import Style, View, bake
 
 THUMBNAIL = 64
 MOST_VIEWS = 100_000
-BACKDROP = (56, 56, 56)
 # The field of the last of these jobs, by its contents: several cameras are a job each.
 _last: dict[str, Field] = {}
 jobs.at_release(_last.clear)
@@ -124,9 +123,7 @@ def bake_views(params: dict[str, Any], context: Context) -> Result:
         "made": sum(frame["made"] for frame in frames),
         "versions": stages.versions(),
     }
-    context.finish()
-    meta["timings"] = {k: round(v, 3) for k, v in context.timings.items()}
-    return Result(meta)
+    return stages.finished(meta, {}, context)
 
 
 def write_views(
@@ -163,7 +160,7 @@ def thumbnail(rgba: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
     """uint8 [h, w, 3] of uint8 [H, W, 4], on dark grey, the longer side `side` pixels long."""
     image = Image.fromarray(rgba)
     image.thumbnail((side, side))
-    plain = Image.new("RGBA", image.size, (*BACKDROP, 255))
+    plain = Image.new("RGBA", image.size, (*stages.BACKDROP, 255))
     return np.asarray(Image.alpha_composite(plain, image).convert("RGB"))
 
 

@@ -59,7 +59,8 @@ class _Prepared:
     bias: float
 
 
-def _smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
+def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
+    """0 at `low`, 1 at `high`, which may be the smaller."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
@@ -129,7 +130,7 @@ def _trust(
     edge[:, -1] &= x1 < camera.width
     edge[-1] &= y1 < camera.height
     distance = ndimage.distance_transform_edt(edge & clear)
-    return (_smoothstep(distance, 0.3 * reach, 1.5 * reach) * matte).astype(np.float32)
+    return (smoothstep(distance, 0.3 * reach, 1.5 * reach) * matte).astype(np.float32)
 
 
 def _texels(mesh: Mesh, raster: Raster, corners: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -193,7 +194,7 @@ def _look(
     to_eye = view.camera.position - points
     to_eye /= np.linalg.norm(to_eye, axis=1, keepdims=True)
     facing = np.einsum("ij,ij->i", normals, to_eye.astype(np.float32))
-    weight = sample(view.trust[..., None], x, y)[:, 0] * _smoothstep(facing, *GRAZING)
+    weight = sample(view.trust[..., None], x, y)[:, 0] * smoothstep(facing, *GRAZING)
     weight[~inside | (z > view.depth[row, column] + view.bias)] = 0
     f = view.camera.width / w, view.camera.height / h
     return sample(view.rgb, x * f[0], y * f[1]), weight.astype(np.float32)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from engine.surface.bake import smoothstep
+
 AROUND = 16  # quads round the pupil
 RINGS = 7  # from the cap in front to the cap behind
 CAP = np.radians(16)  # how far a cap reaches from the pole
@@ -97,17 +99,13 @@ def picture(iris: np.ndarray, white: float, radius: float, size: int = SIZE) -> 
     for wave in (11, 23, 37, 61):
         phase, bend = rng.random(2) * 2 * np.pi
         fibre += np.sin(wave * turn + phase + 2 * np.sin(3 * r + bend)) / wave**0.5
-    ring = _ramp(r, 1.06, 0.90)  # soft limbus
-    tone = 1 + 0.16 * fibre * _ramp(r, PUPIL, 0.6)
-    tone = tone * (0.55 + 0.45 * _ramp(r, 1.0, 0.78)) * (1.12 - 0.25 * _ramp(r, 0.75, PUPIL))
+    ring = smoothstep(r, 1.06, 0.90)  # soft limbus
+    tone = 1 + 0.16 * fibre * smoothstep(r, PUPIL, 0.6)
+    tone = tone * (0.55 + 0.45 * smoothstep(r, 1.0, 0.78))
+    tone = tone * (1.12 - 0.25 * smoothstep(r, 0.75, PUPIL))
     colour = np.clip(np.asarray(iris)[None, None] * tone[..., None], 0, 1)
-    colour *= (_ramp(r, PUPIL - 0.04, PUPIL + 0.05) * 0.95 + 0.05)[..., None]
-    reach = _ramp(tilt, 0.9, 2.2)[..., None]
+    colour *= (smoothstep(r, PUPIL - 0.04, PUPIL + 0.05) * 0.95 + 0.05)[..., None]
+    reach = smoothstep(tilt, 0.9, 2.2)[..., None]
     ball_colour = (WHITE * (1 - reach) + VEIN * reach) * white / WHITE.mean()
     mixed = ball_colour + (colour - ball_colour) * ring[..., None]
     return (mixed.clip(0, 1) * 255 + 0.5).astype(np.uint8)
-
-
-def _ramp(x: np.ndarray, low: float, high: float) -> np.ndarray:
-    t = np.clip((x - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)

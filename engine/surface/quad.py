@@ -15,6 +15,7 @@ from engine.errors import WeightsError
 from engine.fields.head import HeadField
 from engine.headspace.quad import QuadSpace, load_quads
 from engine.surface import eyeball
+from engine.surface.bake import smoothstep
 from engine.surface.mesh import Mesh
 from engine.surface.subdivide import subdivide, subdivide_corners
 
@@ -120,7 +121,7 @@ def shape(field: HeadField, density: str = "MEDIUM", check: Check = lambda: None
     skin[quads[part <= space.parts.index("lid")]] = True
     vertices = _outside(vertices, skin, eyes)
     line = space.mean[:, 1] - np.interp(space.mean[:, 2], *HAIRLINE)
-    scalp = np.clip(matrix @ ramp(line, -0.006, 0.006), 0, 1) * (follows > 0)
+    scalp = np.clip(matrix @ smoothstep(line, -0.006, 0.006), 0, 1) * (follows > 0)
     base = vertices[: len(cage)]  # subdivision keeps the old vertices first
     moves = _scaled(space, base, eyes)
     flat = moves.transpose(1, 0, 2).reshape(len(cage), -1)
@@ -203,12 +204,6 @@ def _ring(quads: np.ndarray, count: int) -> sparse.csr_matrix:
     return sparse.diags(1 / np.maximum(np.asarray(table.sum(1)).ravel(), 1)) @ table
 
 
-def ramp(x: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Smooth step: 0 at `low`, 1 at `high`, which may be the smaller."""
-    t = np.clip((x - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)
-
-
 def _snapped(
     field: HeadField,
     vertices: np.ndarray,
@@ -221,8 +216,8 @@ def _snapped(
     covered by hair [V]."""
     first = distance(field, vertices)
     check()
-    covered = ramp(-first, *HAIR) * outer
-    weight = follows * np.where(first < 0, ramp(-first, *OUTER), ramp(first, *INNER))
+    covered = smoothstep(-first, *HAIR) * outer
+    weight = follows * np.where(first < 0, smoothstep(-first, *OUTER), smoothstep(first, *INNER))
     moved = np.zeros_like(vertices)
     for _ in range(3):
         at = vertices + moved

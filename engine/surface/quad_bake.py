@@ -21,7 +21,6 @@ from engine.surface.quad import (
     distance,
     gradient,
     looking,
-    ramp,
     split,
     split_corners,
 )
@@ -77,7 +76,7 @@ class _Skin:
         # Beside hair a field's colours are hair's already.
         under = head.covered > 0.5
         away = cKDTree(v[under]).query(v)[0] if under.any() else np.full(len(v), np.inf)
-        self._veil = np.maximum(ramp(away, 2.5 * FRINGE, 0.5 * FRINGE), head.covered)
+        self._veil = np.maximum(baking.smoothstep(away, 2.5 * FRINGE, 0.5 * FRINGE), head.covered)
 
     def _at(self, points: np.ndarray) -> np.ndarray:
         with torch.no_grad():
@@ -108,7 +107,7 @@ def _bare(mesh: Mesh, covered: np.ndarray, photo: baking.PhotoView) -> baking.Ph
     pixels, _ = camera.resized(*size).project(mesh.vertices.astype(np.float64))
     unit = np.ptp(pixels[:, 1]) / np.ptp(mesh.vertices[:, 1])  # pixels a metre, about
     away = ndimage.distance_transform_edt(hidden < 0.5) / (FRINGE * unit)
-    clear = (ramp(away, 0.3, 1.0) * (1 - hidden)).astype(np.float32)
+    clear = (baking.smoothstep(away, 0.3, 1.0) * (1 - hidden)).astype(np.float32)
     picture = Image.fromarray(clear).resize((camera.width, camera.height))
     return baking.PhotoView(camera, photo.rgb, photo.alpha * np.asarray(picture))
 
@@ -133,7 +132,7 @@ def _insides(
     if not (bag.any() and (~bag).any()):
         return out
     lips = head.vertices[np.unique(faces[part == mouth]), 2].max()
-    depth = ramp(lips - points[:, 2], 0.002, 0.016)[:, None]
+    depth = baking.smoothstep(lips - points[:, 2], 0.002, 0.016)[:, None]
     own = out[at] / 255.0
     lip = np.median(own[bag & (depth[:, 0] < 0.5)], 0)
     inside = lip * (1 - depth) + INSIDE * lip.mean() / 0.45 * depth

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from engine.training.heads.outfit import Bridge
 from engine.training.heads.parts import Part, joined, sweep
 from engine.training.heads.sheets import facing, merged, sheet
 
@@ -36,17 +37,9 @@ def eyewear(skin: np.ndarray, marks: dict[str, np.ndarray], params: dict) -> tup
 
     skin [S, 3]: the face they must not cut; marks: landmarks by name; params: see `extras`.
     """
-    centre = (marks["eye_l"] + marks["eye_r"]) / 2
-    ax = marks["eye_l"] - marks["eye_r"]
-    pd = np.linalg.norm(ax)
-    ax = ax / pd
-    az = np.array([0, 0, 1.0])
-    az -= ax * (az @ ax)
-    az /= np.linalg.norm(az)
-    ay = np.cross(az, ax)
-    bridge = max((marks[n] - centre) @ az for n in ("ibug27", "ibug28")) + 0.03
-    front = max((marks[n] - centre) @ az for n in ("pupil_l", "pupil_r")) + params["gap"]
-    front = max(front, bridge - 0.10)
+    nose = Bridge(marks, params["gap"])
+    centre, ax, ay, az, pd = nose.centre, nose.ax, nose.ay, nose.az, nose.pd
+    bridge, front, place = nose.bridge, nose.front, nose.place
     style, rim = params["style"], params["rim"]
     width, height = params["width"] * pd, params["height"] * pd
     near = (skin - centre) @ np.stack([ax, ay, az], 1)
@@ -57,17 +50,13 @@ def eyewear(skin: np.ndarray, marks: dict[str, np.ndarray], params: dict) -> tup
         deep = np.where(close, near[None, :, 2], -1).max(1) + 0.10 * (flat[:, 0] / pd) ** 2
         front = max(front, min(deep.max() + rim + 0.01, front + 0.15))
 
-    def place(u, v, depth):
-        u, v, depth = np.broadcast_arrays(u, v, depth)
-        return centre + u[..., None] * ax + v[..., None] * ay + depth[..., None] * az
-
     def curved(u):
         return front - 0.10 * (np.asarray(u) / pd) ** 2
 
     frame, lenses = [], []
     m = np.arange(POINTS)
     fan = np.stack([np.full(POINTS, POINTS), m, (m + 1) % POINTS, (m + 1) % POINTS], 1)
-    for side, name in ((-1, "r"), (1, "l")):
+    for side in (-1, 1):
         flat = _outline(style, width, height, side)
         u = side * pd * 0.52 + flat[:, 0]
         outline = place(u, flat[:, 1] - 0.03 * pd, curved(u))
@@ -78,16 +67,10 @@ def eyewear(skin: np.ndarray, marks: dict[str, np.ndarray], params: dict) -> tup
             frame.append(sweep(top + 0.3 * rim * ay, rim * 1.25, False))
         elif style != "rimless":
             frame.append(sweep(outline, rim, True))
-        ear, back = marks[f"ear_top_{name}"], marks[f"ear_back_{name}"]
         temple = int(np.argmax(side * flat[:, 0]))
         high = 0.3 * height * (style in ("brow", "cat"))
         hinge = outline[temple] + high * ay
-        bend = ear - 0.06 * ay + ax * (side * 0.03)
-        tip = 0.5 * (back + ear) - 0.28 * ay - 0.10 * az
-        start = hinge - 0.06 * az + ax * (side * 0.03)
-        arm = [hinge[None], start + (bend - start) * np.linspace(0, 1, 7)[:, None]]
-        arm.append(bend + (tip - bend) * np.linspace(0.3, 1, 4)[:, None])
-        frame.append(sweep(np.concatenate(arm), min(rim, 0.02) * 0.9, False))
+        frame.append(sweep(nose.arm(hinge, side), min(rim, 0.02) * 0.9, False))
     t = np.linspace(-1, 1, 9)
     arch = 1 - t * t
     depth = front + arch * max(0.0, bridge - front + 0.02)

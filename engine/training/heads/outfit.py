@@ -66,49 +66,67 @@ def beard(pack: Pack, skin: Part, index: np.ndarray, params: dict) -> Part:
     )
 
 
+class Bridge:
+    """Where spectacles sit: `centre` between the eyes [3], axes to the left, up and forward, the
+    eyes' distance `pd`, and how far in front of the centre the nose and the lenses are. marks:
+    landmarks by name; gap: of the lenses before the pupils."""
+
+    def __init__(self, marks: dict[str, np.ndarray], gap: float) -> None:
+        centre = (marks["eye_l"] + marks["eye_r"]) / 2
+        ax = marks["eye_l"] - marks["eye_r"]
+        pd = np.linalg.norm(ax)
+        ax = ax / pd
+        az = np.array([0, 0, 1.0])
+        az -= ax * (az @ ax)
+        az /= np.linalg.norm(az)
+        self.centre, self.ax, self.ay, self.az, self.pd = centre, ax, np.cross(az, ax), az, pd
+        self.bridge = max((marks[n] - centre) @ az for n in ("ibug27", "ibug28")) + 0.03
+        front = max((marks[n] - centre) @ az for n in ("pupil_l", "pupil_r")) + gap
+        self.front = max(front, self.bridge - 0.10)
+        self.marks = marks
+
+    def place(self, u: np.ndarray, v: np.ndarray, depth: np.ndarray) -> np.ndarray:
+        """Points [..., 3] at places along the axes."""
+        u, v, depth = np.broadcast_arrays(u, v, depth)
+        u, v, depth = u[..., None], v[..., None], depth[..., None]
+        return self.centre + u * self.ax + v * self.ay + depth * self.az
+
+    def arm(self, hinge: np.ndarray, side: int) -> np.ndarray:
+        """From the hinge [3] to behind the ear of a side (1: left, -1: right): [12, 3]."""
+        name = "l" if side > 0 else "r"
+        ear, back = self.marks[f"ear_top_{name}"], self.marks[f"ear_back_{name}"]
+        bend = ear - 0.06 * self.ay + self.ax * (side * 0.03)
+        tip = 0.5 * (back + ear) - 0.28 * self.ay - 0.10 * self.az
+        start = hinge - 0.06 * self.az + self.ax * (side * 0.03)
+        arm = [hinge[None], start + (bend - start) * np.linspace(0, 1, 7)[:, None]]
+        arm.append(bend + (tip - bend) * np.linspace(0.3, 1, 4)[:, None])
+        return np.concatenate(arm)
+
+
 def glasses(marks: dict[str, np.ndarray], params: dict) -> tuple[Part, Part]:
     """Frame and lenses that sit on the nose and behind the ears. marks: landmarks by name."""
-    centre = (marks["eye_l"] + marks["eye_r"]) / 2
-    ax = marks["eye_l"] - marks["eye_r"]
-    pd = np.linalg.norm(ax)
-    ax = ax / pd
-    az = np.array([0, 0, 1.0])
-    az -= ax * (az @ ax)
-    az /= np.linalg.norm(az)
-    ay = np.cross(az, ax)
-    bridge = max((marks[n] - centre) @ az for n in ("ibug27", "ibug28")) + 0.03
-    front = max((marks[n] - centre) @ az for n in ("pupil_l", "pupil_r")) + params["gap"]
-    front = max(front, bridge - 0.10)
+    nose = Bridge(marks, params["gap"])
+    pd, bridge, front, place = nose.pd, nose.bridge, nose.front, nose.place
     width, height, rim = params["width"] * pd, params["height"] * pd, params["radius"]
     t = np.arange(36) / 36 * 2 * np.pi
     e = 2 / params["power"]
     x = np.sign(np.cos(t)) * np.abs(np.cos(t)) ** e * width / 2
     y = np.sign(np.sin(t)) * np.abs(np.sin(t)) ** e * height / 2
 
-    def place(u, v, depth):
-        u, v, depth = np.broadcast_arrays(u, v, depth)
-        return centre + u[..., None] * ax + v[..., None] * ay + depth[..., None] * az
-
     def curved(u):
         return front - 0.10 * (np.asarray(u) / pd) ** 2
 
     frame, lenses = [], []
     m = np.arange(len(t))
-    for side, name in ((-1, "r"), (1, "l")):
+    for side in (-1, 1):
         u = side * pd * 0.52 + x
         outline = place(u, y - 0.03 * pd, curved(u))
         frame.append(sweep(outline, rim, True))
         fan = np.stack([np.full(len(m), len(m)), m, (m + 1) % len(m), (m + 1) % len(m)], 1)
         lenses.append((np.concatenate([outline, outline.mean(0)[None]]), fan))
-        ear, back = marks[f"ear_top_{name}"], marks[f"ear_back_{name}"]
         u = side * (pd * 0.52 + width / 2)
         hinge = place(u, 0.06 * height / pd * pd, curved(u))
-        bend = ear - 0.06 * ay + ax * (side * 0.03)
-        tip = 0.5 * (back + ear) - 0.28 * ay - 0.10 * az
-        start = hinge - 0.06 * az + ax * (side * 0.03)
-        arm = [hinge[None], start + (bend - start) * np.linspace(0, 1, 7)[:, None]]
-        arm.append(bend + (tip - bend) * np.linspace(0.3, 1, 4)[:, None])
-        frame.append(sweep(np.concatenate(arm), rim * 0.9, False))
+        frame.append(sweep(nose.arm(hinge, side), rim * 0.9, False))
     t = np.linspace(-1, 1, 9)
     arch = 1 - t * t
     depth = front + arch * max(0.0, bridge - front + 0.02)
