@@ -64,9 +64,10 @@ def main() -> None:
                 _run("prepare", model, args, folder)
             sides: dict[str, list[dict]] = {"original": [], "ours": []}
             for _ in range(args.rounds):
-                for side in sides:
-                    if side == "ours" or getattr(args, model):
-                        sides[side].append(_run(side, model, args, folder))
+                if getattr(args, model):
+                    sides["original"].append(_run("original", model, args, folder))
+                for side in ("ours", "ours-float32"):
+                    sides["ours"].append(_run(side, model, args, folder))
             found[model] = {**sides, "agreement": _agreement(model, folder, sides)}
         text = _table(found, args)
     (HERE / "lrm.md").write_text(text, encoding="utf-8")
@@ -93,7 +94,10 @@ def _agreement(model: str, folder: Path, sides: dict[str, list[dict]]) -> dict[s
     """How far our results are from the original's, row by row."""
     if not sides["original"]:
         return {}
-    ours, theirs = (np.load(folder / f"{side}-{model}.npz") for side in ("ours", "original"))
+    ours, full, theirs = (
+        np.load(folder / f"{side}-{model}.npz") for side in ("ours", "ours-float32", "original")
+    )
+    ours = {**ours, **full}
     out = {}
     for row in ("code_float32", "code_default"):
         difference = np.abs(ours[row].astype(np.float64) - theirs["code"])

@@ -1,8 +1,9 @@
 """One side of lrm.py, in a process of its own: `lrm_side.py SIDE MODEL FOLDER PARITY ROUNDS PATH`.
 
-SIDE: prepare (writes FOLDER's files), ours or original; MODEL: triposr or openlrm; PATH: the
-original's repository. Prints one JSON object: lists of [seconds, processor seconds] a row, peak
-resident memory in MB. Writes FOLDER/<side>-<model>.npz, so that results can be compared.
+SIDE: prepare (writes FOLDER's files), ours (the default precision), ours-float32 or original;
+MODEL: triposr or openlrm; PATH: the original's repository. Prints one JSON object: lists of
+[seconds, processor seconds] a row, peak resident memory in MB. Writes FOLDER/<side>-<model>.npz,
+so that results can be compared.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def prepare(model: str, folder: Path, parity: Path) -> dict:
     return facts | {"add": time.perf_counter() - start, "memory_add": peak()}
 
 
-def ours(model: str, folder: Path, parity: Path, rounds: int) -> tuple[dict, dict]:
+def ours(model: str, folder: Path, parity: Path, rounds: int, full: bool) -> tuple[dict, dict]:
+    """full: in float32, the scene code alone; else everything, in the default precision."""
     import torch
 
     from engine import device, memory
@@ -85,30 +87,27 @@ def ours(model: str, folder: Path, parity: Path, rounds: int) -> tuple[dict, dic
     from engine.systems.lrm.open import close_lrm, open_lrm
 
     memory.keep_freed()  # as our worker and command line do
-    facts: dict = {}
     image = torch.from_numpy(picture(parity, model)).permute(2, 0, 1)
     default = device.choose_precision(torch.device("cpu"))
-    facts["precision"] = str(default).removeprefix("torch.")
-    results = {}
+    name, dtype = ("float32", torch.float32) if full else ("default", default)
+    facts: dict = {"precision": str(default).removeprefix("torch.")}
     path = folder / "models" / f"{model}.safetensors"
-    for name, dtype in (("default", default), ("float32", torch.float32)):  # the smaller one first
-        compute = device.Compute(torch.device("cpu"), dtype)
-        close_lrm()
-        opened, made = timed(partial(open_lrm, path, compute))
-        facts[f"open_{name}"] = opened
-        facts[f"code_{name}"], field = timed(partial(made.field, image), rounds)
-        facts[f"memory_{name}"] = peak()
-        results[f"code_{name}"] = field.planes.numpy()
-        if name == "default":
-            del made
-            close_lrm()
-            memory.give_back()
-            facts["mesh"], mesh = timed(partial(isosurface.extract, field, SIZE))
-            facts["memory_mesh"] = peak()
-            results |= {"vertices": len(mesh.vertices), "faces": len(mesh.faces)}
-            if model == "openlrm":
-                facts["frame"], _ = timed(partial(field.render, field.input_camera(FRAME)))
-                facts["memory_frame"] = peak()
+    compute = device.Compute(torch.device("cpu"), dtype)
+    facts[f"open_{name}"], made = timed(partial(open_lrm, path, compute))
+    facts[f"code_{name}"], field = timed(partial(made.field, image), rounds)
+    facts[f"memory_{name}"] = peak()
+    results = {f"code_{name}": field.planes.numpy()}
+    if full:
+        return facts, results
+    del made
+    close_lrm()
+    memory.give_back()
+    facts["mesh"], mesh = timed(partial(isosurface.extract, field, SIZE))
+    facts["memory_mesh"] = peak()
+    results |= {"vertices": len(mesh.vertices), "faces": len(mesh.faces)}
+    if model == "openlrm":
+        facts["frame"], _ = timed(partial(field.render, field.input_camera(FRAME)))
+        facts["memory_frame"] = peak()
     return facts, results
 
 
@@ -221,8 +220,9 @@ def main() -> None:
     if side == "prepare":
         print(json.dumps(prepare(model, place, packs)))
         return
-    if side == "ours":
-        facts, results = ours(model, place, packs, int(rounds))
+    if side.startswith("ours"):
+        full = side == "ours-float32"
+        facts, results = ours(model, place, packs, int(rounds), full)
     else:
         facts, results = original(model, place, packs, int(rounds), sys.argv[6])
     np.savez(place / f"{side}-{model}.npz", **results)

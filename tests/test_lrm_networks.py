@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from lrm_fixtures import SMALL, seeded_network
 
 from engine.errors import Cancelled
-from engine.networks.products import attend
+from engine.networks.products import ROWS, attend, by_rows
 from engine.networks.vit import resized_positions
 from engine.systems.lrm.config import CONFIGS
 from engine.systems.lrm.networks import network_of
@@ -134,6 +134,22 @@ def test_attention(keys):
         low = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), 3)
     assert low.dtype == torch.bfloat16
     torch.testing.assert_close(low.float(), wanted, atol=0.03, rtol=0.03)
+
+
+def test_wide_layers_by_rows():
+    """In pieces, none longer than said, and the same numbers; whole where gradients are wanted."""
+    lengths = []
+
+    def layers(x):
+        lengths.append(x.shape[1])
+        return F.gelu(x) * 2
+
+    x = torch.randn(2, 2 * ROWS + 5, 3)
+    with torch.no_grad():
+        assert torch.equal(by_rows(layers, x), F.gelu(x) * 2)
+    assert lengths == [ROWS, ROWS, 5]
+    by_rows(layers, x)
+    assert lengths[3:] == [x.shape[1]]
 
 
 def test_positions_are_sampled_at_the_scale_factor():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from engine.networks.products import Branch, LayerNorm, Linear, attend, parameter, product
+from engine.networks.products import Branch, LayerNorm, Linear, attend, by_rows, parameter, product
 
 
 class _Attention(nn.Module):
@@ -53,7 +53,7 @@ class GatedBlock(nn.Module):
         x = x if begun else self.alone(x)
         x = x + self.attn2(self.norm2(x), context)
         first, last = self.ff.net._modules.values()
-        return x + last(first.proj.gated(self.norm3(x)))
+        return x + by_rows(lambda part: last(first.proj.gated(part)), self.norm3(x))
 
 
 class _Modulated(nn.Module):
@@ -118,4 +118,4 @@ class ModulatedBlock(nn.Module):
         x = x + self.cross_attn(self.norm1(x, camera), context)
         x = x + self.self_attn(self.norm2(x, camera))
         first, last = self.mlp._modules.values()
-        return x + last(first.gelu(self.norm3(x, camera)))
+        return x + by_rows(lambda part: last(first.gelu(part)), self.norm3(x, camera))
