@@ -24,13 +24,14 @@ import numpy as np
 from .engine.errors import TriplaneError
 from .engine.views import rigs
 from .operators import newhead, session, viewing
-from .operators.build import exported, removed
+from .operators.build import edited, exported, removed
 from .operators.build import head as heads
 
 __all__ = [
     "Error",
     "Head",
     "close",
+    "edit_head",
     "heads_of_scene",
     "load",
     "reconstruct",
@@ -138,6 +139,18 @@ class Head:
         self._call("export_dataset", folder=folder, **params)
         return os.path.join(folder, "transforms.json")
 
+    def edit(self, **amounts: float) -> None:
+        """Change it along semantic directions (age=1, smile=0.5, nose_width=-1), counted from the
+        head as it was made: what is not named is as it was then, and edit() takes all edits back.
+        Mesh, texture and field are replaced."""
+        text = ", ".join(f"{name}={float(value)!r}" for name, value in amounts.items())
+        self._call("edit_head", edits=text or "none")
+
+    @property
+    def edits(self) -> str:
+        """The edits that it has, such as 'age=1, smile=0.5'."""
+        return edited.applied(self.object)
+
     def export(self, path: str | os.PathLike[str]) -> str:
         """Its mesh with the texture as .glb, .gltf, .obj, .ply, .usdz, .usdc, .usda or .fbx;
         returns the path."""
@@ -163,9 +176,9 @@ class Head:
 
 
 def reconstruct(photo: str | os.PathLike[str], **params: Any) -> Head:
-    """A head from a photo. params: preset ('fast', 'balanced', 'best'), face_index, points,
-    topology ('SURFACE', 'QUAD', 'BOTH'), density of quads ('LOW', 'MEDIUM', 'HIGH'), faces,
-    texture_size, seed, refine_steps."""
+    """A head from a photo. params: preset ('instant', 'fast', 'balanced', 'best'), face_index,
+    points, topology ('SURFACE', 'QUAD', 'BOTH'), density of quads ('LOW', 'MEDIUM', 'HIGH'), faces,
+    texture_size, seed, refine_steps, method, model (the name of an EG3D model of faces)."""
     return _made("reconstruct_head", filepath=os.path.abspath(os.fspath(photo)), **params)
 
 
@@ -212,6 +225,13 @@ def load(
         raise Error(f"{error.sentence} {error.remedy}".strip()) from error
     except OSError as error:
         raise Error(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def edit_head(head: Head | bpy.types.Object, **amounts: float) -> Head:
+    """Change a head along semantic directions: edit_head(head, age=1, smile=0.5). See Head.edit."""
+    head = head if isinstance(head, Head) else Head(head)
+    head.edit(**amounts)
+    return head
 
 
 def heads_of_scene() -> list[Head]:

@@ -31,7 +31,7 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 PRECISIONS = ("auto", "float32", "bfloat16")
 # Jobs that have a command of another form.
-OWN_COMMANDS = ("import_model", "download_model", "selftest")
+OWN_COMMANDS = ("import_model", "download_model", "find_directions", "selftest")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -146,6 +146,8 @@ def _run_job(args: argparse.Namespace, answer: BinaryIO) -> int:
         return USAGE if isinstance(error, ParameterError) else FAILED
     progress.end()
     paths = {name: str(path) for name, path in outputs.items()}
+    for sentence in ((result.meta.get("figures") or {}).get("quality") or {}).get("warnings", ()):
+        print(f"Warning: {sentence}", file=sys.stderr)
     if args.json:
         facts = {"outputs": paths, "meta": result.meta, "timings": context.timings}
         _print_json(answer, {"ok": True, **facts})

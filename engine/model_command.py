@@ -9,7 +9,9 @@ from typing import Any
 
 from .checkpoints import registry
 from .checkpoints.catalogue import CATALOGUE
+from .checkpoints.directions import BUILT_IN_PATH, directions_path, list_directions
 from .checkpoints.registry import ModelInfo
+from .errors import ParameterError
 
 
 def add_parser(commands: Any) -> None:
@@ -55,6 +57,23 @@ def add_parser(commands: Any) -> None:
     action("remove", "Delete a model.", ("name", "which"))
     action("rename", "Rename a model.", ("name", "which"), ("new", "its new name"))
     action("verify", "Read a model whole and compare its hash.", ("name", "which"))
+    text = (
+        "List the directions along which a model's heads can be changed; find an added model's, and"
+        " name them."
+    )
+    found = action("directions", text, ("name", "which"))
+    found.add_argument(
+        "--find", type=int, metavar="N", default=0, help="find N (the main components of w)"
+    )
+    found.add_argument(
+        "--name",
+        dest="renamed",
+        metavar="3=smile",
+        action="append",
+        type=_renamed,
+        default=[],
+        help="name a direction by its number; may be given several times",
+    )
     action("default", "Choose the model that is used when none is named.", ("name", "which"))
 
 
@@ -95,6 +114,8 @@ def run(args: argparse.Namespace, progress: Callable[[float, str], None]) -> tup
 
         made, sha256 = fetch_model(name, args.accept_licence, folder, progress)
         return {"model": _facts(made), "sha256": sha256}, f"{made.name}: {made.path}\n"
+    if args.action == "directions":
+        return _directions(args, progress)
     if args.action == "remove":
         registry.remove(folder, name)
     elif args.action == "rename":
@@ -105,6 +126,40 @@ def run(args: argparse.Namespace, progress: Callable[[float, str], None]) -> tup
     else:
         registry.set_default(folder, name)
     return {"name": name}, ""
+
+
+def _directions(
+    args: argparse.Namespace, progress: Callable[[float, str], None]
+) -> tuple[dict, str]:
+    """Find, name and list a model's directions."""
+    path = directions_path(args.name, args.models)
+    if args.find:
+        from .sampling.ganspace import find_directions
+        from .sampling.open import open_sampler
+
+        progress(0.0, "loading the model")
+        sampler = open_sampler(args.name, args.models)
+        progress(0.3, "finding directions")
+        find_directions(sampler, path, args.find)
+    if args.renamed:
+        from .sampling.ganspace import rename_directions
+
+        if path == BUILT_IN_PATH:
+            raise ParameterError("The built-in model's directions have their names.")
+        rename_directions(path, dict(args.renamed))
+    found = list_directions(args.name, args.models)
+    facts = {"name": args.name, "directions": [vars(direction) for direction in found]}
+    return facts, "".join(
+        f"{number}: {d.name}, {d.low:g} to {d.high:g}; 1 is {d.meaning}\n"
+        for number, d in enumerate(found, 1)
+    )
+
+
+def _renamed(text: str) -> tuple[int, str]:
+    number, sign, name = text.partition("=")
+    if not (sign and number.strip().isdecimal()):
+        raise argparse.ArgumentTypeError("must be a number and a name, such as 3=smile")
+    return int(number), name
 
 
 def _metres(text: str) -> float:

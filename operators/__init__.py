@@ -7,14 +7,20 @@ _classes = ()
 
 def register():
     global _classes
-    from . import objects, parameters, sampling, viewing
+    from . import edit_live, objects, parameters, sampling, sliders, viewing
     from .bake_views import TRIPLANE_OT_bake_views
     from .camera_rig import TRIPLANE_OT_camera_rig
     from .cancel import TRIPLANE_OT_cancel
     from .check_engine import TRIPLANE_OT_check_engine
+    from .compare_methods import TRIPLANE_OT_compare_methods
+    from .edit_head import TRIPLANE_OT_edit_head
+    from .edit_keyframe import TRIPLANE_OT_edit_keyframe
+    from .edit_reset import TRIPLANE_OT_edit_reset
+    from .edit_sliders import TRIPLANE_OT_edit_sliders
     from .export_dataset import TRIPLANE_OT_export_dataset
     from .export_head import TRIPLANE_OT_export_head
     from .extract_mesh import TRIPLANE_OT_extract_mesh
+    from .find_directions import TRIPLANE_OT_find_directions, TRIPLANE_OT_name_direction
     from .gallery import TRIPLANE_OT_gallery
     from .interpolate import TRIPLANE_OT_interpolate
     from .keyframe_heads import TRIPLANE_OT_keyframe_heads
@@ -43,14 +49,21 @@ def register():
     sampling.register()
     viewing.register()
     objects.register()
+    sliders.register()
     _classes = (
         TRIPLANE_OT_bake_views,
         TRIPLANE_OT_camera_rig,
         TRIPLANE_OT_cancel,
         TRIPLANE_OT_check_engine,
+        TRIPLANE_OT_compare_methods,
+        TRIPLANE_OT_edit_head,
+        TRIPLANE_OT_edit_keyframe,
+        TRIPLANE_OT_edit_reset,
+        TRIPLANE_OT_edit_sliders,
         TRIPLANE_OT_export_dataset,
         TRIPLANE_OT_export_head,
         TRIPLANE_OT_extract_mesh,
+        TRIPLANE_OT_find_directions,
         TRIPLANE_OT_gallery,
         TRIPLANE_OT_interpolate,
         TRIPLANE_OT_keyframe_heads,
@@ -60,6 +73,7 @@ def register():
         TRIPLANE_OT_model_remove,
         TRIPLANE_OT_model_rename,
         TRIPLANE_OT_model_verify,
+        TRIPLANE_OT_name_direction,
         TRIPLANE_OT_open_preferences,
         TRIPLANE_OT_pick_model,
         TRIPLANE_OT_pick_photo,
@@ -77,16 +91,29 @@ def register():
     )
     for cls in _classes:
         bpy.utils.register_class(cls)
+    edit_live.register()
 
 
 def unregister():
-    from . import objects, parameters, preflight, sampling, session, shelf, viewing
+    from . import (
+        edit_live,
+        objects,
+        parameters,
+        preflight,
+        sampling,
+        session,
+        shelf,
+        sliders,
+        viewing,
+    )
 
+    edit_live.unregister()
     session.close()
     preflight.forget()
     shelf.forget()
     for cls in reversed(_classes):
         bpy.utils.unregister_class(cls)
+    sliders.unregister()
     objects.unregister()
     viewing.unregister()
     sampling.unregister()

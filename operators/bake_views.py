@@ -8,9 +8,9 @@ import numpy as np
 from mathutils import Vector
 
 from ..engine.errors import ParameterError
-from . import viewing
+from . import edits, models, viewing
 from .batch import BatchOperator, Task
-from .build import field, head, linked, seen
+from .build import edited, field, head, linked, seen
 from .fieldjob import FieldOperator
 
 
@@ -48,11 +48,8 @@ class TRIPLANE_OT_bake_views(
         self._kept = 0
         sequences = self._sequences(context, made)
         self._where = viewing.folder(self.folder)
-        common = {
-            "field": self.write_field(made),
-            "name": self._stem,
-            "format": self.format,
-        }
+        common = {"name": self._stem, "format": self.format}
+        common |= self._field_parameters(context, made, sequences)
         self._plans, found = [], []
         for name, views in sequences.items():
             into = self._where
@@ -62,6 +59,7 @@ class TRIPLANE_OT_bake_views(
             self._plans.append(plan)
             listed = [
                 {"frame": f, "camera": c.to_json(), "field_to_world": w.ravel().tolist()}
+                | ({"edits": self._edits[f]} if self._edits else {})
                 for f, _, c, w in views
             ]
             path = os.path.join(self._folder, f"cameras-{len(found)}.json")
@@ -70,6 +68,17 @@ class TRIPLANE_OT_bake_views(
             task = {"cameras": path, "folder": into, "field_to_world": world}
             found.append(Task(name, common | task))
         return found
+
+    def _field_parameters(self, context, made, sequences):
+        """Where the head's sliders are animated every frame has its own edits of the unedited
+        field."""
+        self._edits, self._applied = {}, edited.applied(made)
+        if not edits.animated(made) or edits.refusal(made):
+            return {"field": self.write_field(made)}
+        frames = sorted({view[0] for views in sequences.values() for view in views})
+        self._edits = edits.at_frames(context, made, frames)
+        path = self.write_field(made, "field", edited.base_bytes)
+        return {"field": path, "models": models.folder()}
 
     def overall(self, event):
         """Of one camera there is nothing to count, and the engine knows best how long it takes."""
@@ -88,6 +97,7 @@ class TRIPLANE_OT_bake_views(
             "head": self._head,
             "camera": plan.name,
             "frames": [plan.first, plan.count],
+            "edits": edits.ANIMATED if self._edits else self._applied,
             "versions": prepared["meta"]["versions"],
         }
         shown = linked.image(frames[0]["path"], f"{self._head} {plan.name}", facts)

@@ -14,12 +14,12 @@ class FieldFiles:
 
     _folder = ""
 
-    def write_field(self, made, name="field"):
-        """The path of a temporary file `name` with the field of the head `made`."""
+    def write_field(self, made, name="field", read=field.read):
+        """The path of a temporary file `name` with the field of the head `made`, or with what
+        `read` gives of it."""
         try:
-            data = field.read(made)
-            self._folder = self._folder or tempfile.mkdtemp(prefix="triplane-")
-            path = os.path.join(self._folder, f"{name}.safetensors")
+            data = read(made)
+            path = os.path.join(self._own_folder(), f"{name}.safetensors")
             field.write_whole(path, data)
         except OSError as error:
             raise TriplaneError(str(error)) from error
@@ -32,9 +32,13 @@ class FieldFiles:
         image = backgrounds[0].image if backgrounds else None
         if image is None or image.packed_file is None:
             return ""
-        path = os.path.join(self._folder, "photo.png")
+        path = os.path.join(self._own_folder(), "photo.png")
         field.write_whole(path, image.packed_file.data)
         return path
+
+    def _own_folder(self):
+        self._folder = self._folder or tempfile.mkdtemp(prefix="triplane-")
+        return self._folder
 
     def cleanup(self):
         if self._folder:

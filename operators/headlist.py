@@ -8,7 +8,7 @@ import bpy
 
 from ..engine.errors import ParameterError
 from . import sampling
-from .build import head
+from .build import edited, head
 from .fieldjob import FieldFiles
 
 MOST = 1000
@@ -32,15 +32,15 @@ class HeadList(FieldFiles):
                 self.labels.append(os.path.basename(path).partition(".")[0])
                 continue
             made = bpy.data.objects.get(token)
-            recipe = head.recipe(made) if made is not None else {}
+            recipe = _recipe(made) if made is not None else {}
             if not recipe:
-                reason = "There is no head named" if made is None else "This is not from a seed:"
+                reason = "There is no head named" if made is None else "No code is in the field of"
                 raise ParameterError(
-                    f"{reason} {token}.", "Give seeds, or heads that were made from seeds."
+                    f"{reason} {token}.", "Give seeds, or heads whose field holds a code."
                 )
             used[(recipe.get("model"), recipe.get("sha256"))] = token
             self.labels.append(token)
-            seed = head.only_seed(recipe)
+            seed = None if edited.applied(made) else head.only_seed(recipe)
             if space == "z" and seed is not None:
                 sources.append(seed)
             else:
@@ -94,9 +94,14 @@ class HeadPath(HeadList):
         self.title = f"From {self.whole_name()}"
 
 
+def _recipe(made):
+    """How a head came about: recorded where it was made from seeds, else as its field says."""
+    return head.recipe(made) or (edited.origin(made) if head.RECORD in made else {})
+
+
 def selected(context):
-    """The names of the selected heads that were made from seeds, in the order of their names."""
-    found = (o for o in context.selected_objects if head.recipe(o))
+    """The names of the selected heads that can be blended, in the order of their names."""
+    found = (o for o in context.selected_objects if _recipe(o))
     return sorted(o.name for o in found)
 
 

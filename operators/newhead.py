@@ -24,6 +24,8 @@ class NewHead:
             flush=True,
         )
         self.report({"INFO"}, f"{made.name} is ready")
+        for sentence in head.quality(prepared.record)[1]:
+            self.report({"WARNING"}, sentence)
 
     def kept(self):
         """The job's parameters that are recorded on the head."""

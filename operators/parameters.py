@@ -14,13 +14,27 @@ from bpy.props import (
     StringProperty,
 )
 
+from . import models
+
 POINTS = ("Right eye", "Left eye", "Nose tip", "Mouth, right", "Mouth, left")
 PRESETS = (
+    ("instant", "Instant", "One pass of a network, nothing fitted: a head in a few seconds"),
     ("fast", "Fast", "A first look: the encoder's guess, not fitted to the photo"),
     ("balanced", "Balanced", "Fitted to the photo: the default"),
     ("best", "Best", "Fitted longer: for the final head"),
 )
 
+METHODS = (
+    ("auto", "Automatic", "What turned out best"),
+    ("encoder", "Encoder", "What the networks say at a glance"),
+    ("w+", "W+ (SG2)", "The style code fitted to the photo"),
+    ("pti", "PTI", "The generator tuned to the photo around its style code"),
+    ("pose", "Pose-Optimised", "The camera refined by the photo's colours, then tuned"),
+    ("hfgi3d", "HFGI3D-like", "Tuned to the photo and to how it looks warped to the sides"),
+    ("spi", "SPI-like", "Tuned to the photo and to its mirror image"),
+    ("triplanenet", "TriPlaneNet-like", "Planes corrected by what the photo differs in"),
+    ("warpgan", "WarpGAN", "The photo warped round the head, what it does not show inpainted"),
+)
 
 TOPOLOGIES = (
     ("SURFACE", "Surface", "The head with its hair, in triangles"),
@@ -37,6 +51,15 @@ DENSITIES = (
     ("MEDIUM", "Medium", "13,152 quads"),
     ("HIGH", "High", "52,608 quads"),
 )
+
+
+def head_models():
+    """The models that make heads of photos, the built-in one first."""
+    return [m for m in models.listed() if not (m.makes_objects or m.broken)]
+
+
+def _head_models(self, context, typed):
+    return [m.name for m in head_models()]
 
 
 class Quads:
@@ -70,6 +93,20 @@ class Parameters(Quads):
         description="How much work to put into the likeness",
         items=PRESETS,
         default="balanced",
+        options={"SKIP_SAVE"},
+    )
+    method: EnumProperty(
+        name="Method",
+        description="How the head's colours are found",
+        items=METHODS,
+        default="auto",
+        options={"SKIP_SAVE"},
+    )
+    model: StringProperty(
+        name="Model",
+        description="Model that makes the head: built-in, or the name of an EG3D model of faces",
+        default=models.BUILT_IN,
+        search=_head_models,
         options={"SKIP_SAVE"},
     )
     face_index: IntProperty(
@@ -133,6 +170,9 @@ class Parameters(Quads):
         return {
             "photo": photo,
             "preset": self.preset,
+            "method": self.method,
+            "model": self.model,
+            "models": models.folder(),
             "face_index": self.face_index,
             "points": points if any(points) else [],
             "faces": self.faces,

@@ -3,7 +3,7 @@
 For poll(): each takes the operator's class, and returns whether it is met.
 """
 
-from . import session
+from . import edits, session
 from .build import head
 
 
@@ -29,3 +29,12 @@ def in_object_mode(cls, context):
         cls.poll_message_set("Leave the editing mode first")
         return False
     return True
+
+
+def editable(cls, context):
+    """The active head can be edited along directions."""
+    reason = edits.refusal(head.active(context))
+    if reason:
+        cls.poll_message_set(reason)
+        return False
+    return in_object_mode(cls, context)

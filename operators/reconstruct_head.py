@@ -48,4 +48,4 @@ class TRIPLANE_OT_reconstruct_head(NewHead, JobOperator, parameters.Parameters, 
         return self._parameters
 
     def kept(self):
-        return self._parameters
+        return {name: value for name, value in self._parameters.items() if name != "models"}

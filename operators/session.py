@@ -150,6 +150,13 @@ def end(error: TriplaneError | None = None, place: str = "photo") -> None:
     redraw()
 
 
+def fail(error: TriplaneError, place: str) -> None:
+    """Note what has failed without an operator: shown in the panel `place`."""
+    global failure, failure_place
+    failure, failure_place = error, place
+    redraw()
+
+
 def forget_failure() -> None:
     """Clear the last failure from the panel."""
     global failure

@@ -2,14 +2,14 @@
 
 
 def register():
-    from . import blend, object, preferences, seed, sidebar, views
+    from . import blend, edit, object, preferences, seed, sidebar, views
 
-    for part in (preferences, sidebar, seed, object, blend, views):
+    for part in (preferences, sidebar, edit, seed, object, blend, views):
         part.register()
 
 
 def unregister():
-    from . import blend, object, preferences, seed, sidebar, views
+    from . import blend, edit, object, preferences, seed, sidebar, views
 
-    for part in (views, blend, object, seed, sidebar, preferences):
+    for part in (views, blend, object, seed, edit, sidebar, preferences):
         part.unregister()

@@ -39,10 +39,20 @@ class TRIPLANE_PT_reconstruct(status.Sidebar, bpy.types.Panel):
         row.label(text=os.path.basename(path), icon="IMAGE_DATA")
         row.operator("triplane.pick_photo", text="", icon="FILEBROWSER")
         layout.row().prop(chosen, "preset", expand=True)
+        _draw_model(layout, chosen)
         row = layout.row()
         row.scale_y = 1.6
         row.operator("triplane.reconstruct_head", icon="USER")
         status.draw_failure(context, layout, "photo")
+
+
+def _draw_model(layout, chosen):
+    """The model, where there is a choice."""
+    known = [m.name for m in parameters.head_models()]
+    if len(known) > 1 or chosen.model not in known:
+        row = layout.row()
+        row.alert = chosen.model not in known
+        row.prop(chosen, "model", placeholder="built-in")
 
 
 class TRIPLANE_PT_advanced(status.Sidebar, bpy.types.Panel):
@@ -59,6 +69,7 @@ class TRIPLANE_PT_advanced(status.Sidebar, bpy.types.Panel):
         layout.use_property_split = True
         layout.use_property_decorate = False
         draw_mesh(layout, chosen)
+        layout.prop(chosen, "method")
         layout.prop(chosen, "refine_steps")
         layout.prop(chosen, "seed")
         layout.prop(chosen, "face_index")
@@ -70,6 +81,7 @@ class TRIPLANE_PT_advanced(status.Sidebar, bpy.types.Panel):
                 row = column.row(align=True)
                 row.prop(chosen, "points", index=2 * number, text=name)
                 row.prop(chosen, "points", index=2 * number + 1, text="")
+        layout.operator("triplane.compare_methods", icon="IMGDISPLAY")
 
 
 def draw_mesh(layout, chosen):
@@ -98,6 +110,8 @@ class _Made(status.Sidebar):
             right = row.row()
             right.alignment = "RIGHT"
             right.label(text=value)
+        for sentence in head.quality(head.record(made))[1]:
+            text.wrapped(context, layout, sentence, "ERROR")
         column = layout.column(align=True)
         recipe = head.recipe(made)
         if recipe:
@@ -146,6 +160,9 @@ def _figures(made):
         yield "Likeness to the photo", f"{psnr:.1f} dB"
     if isinstance(iou, (int, float)):
         yield "Outline agrees", f"{iou:.0%}"
+    score = head.quality(record)[0]
+    if score is not None:
+        yield "Trust in the result", f"{score:.0%}"
     seconds = sum(v for v in (record.get("timings") or {}).values() if isinstance(v, (int, float)))
     if seconds:
         yield "Made in", text.duration(seconds)

@@ -30,7 +30,7 @@ def make_profile(folder: Path, fakes: bool = True) -> Path:
     """A profile folder (BLENDER_USER_RESOURCES) whose extension has the fake jobs, or our own."""
     target = folder / "extensions" / "user_default" / "triplane"
     target.mkdir(parents=True)
-    for name in ("__init__.py", "blender_manifest.toml"):
+    for name in ("__init__.py", "api.py", "blender_manifest.toml"):
         shutil.copy2(ROOT / name, target)
     ignore = shutil.ignore_patterns("__pycache__", "training", "weights")
     for name in ("operators", "panels", "engine"):
@@ -41,6 +41,7 @@ def make_profile(folder: Path, fakes: bool = True) -> Path:
         shutil.copy2(ROOT / "tests" / "addon_fakes" / "shapes.py", jobs / "shapes.py")
         stages = jobs / "sampling_stages.py"
         shutil.copy2(ROOT / "tests" / "addon_fakes" / "sampling.py", stages)
+        shutil.copy2(ROOT / "tests" / "addon_fakes" / "editing.py", jobs / "edit_stages.py")
         for name in ("reconstruct", "object", "extract", "render"):
             (jobs / f"{name}.py").write_text(f"from .shapes import {name.upper()} as JOB\n")
     return folder

@@ -9,7 +9,7 @@ import json
 out = {}
 for name in ("reconstruct_head", "extract_mesh", "sample_head", "gallery", "interpolate",
              "keyframe_heads", "random_scene", "model_add", "reconstruct_object",
-             "model_download"):
+             "model_download", "compare_methods"):
     rna = getattr(bpy.ops.triplane, name).get_rna_type()
     out[name] = {
         p.identifier: {
@@ -34,9 +34,10 @@ def properties(tmp_path_factory):
 @pytest.mark.parametrize(
     ("operator", "job", "elsewhere", "more"),
     [
-        ("reconstruct_head", "reconstruct", {"photo": "filepath"}, ()),
+        ("reconstruct_head", "reconstruct", {"photo": "filepath", "models": None}, ()),
         ("reconstruct_object", "object", {"photo": "filepath", "models": None}, ()),
         ("model_download", "download_model", {"models": None}, ()),
+        ("compare_methods", "compare", {"photo": "filepath", "name": "name", "models": None}, ()),
         ("extract_mesh", "extract", {"field": None, "photo": None, "camera": None}, ()),
         ("sample_head", "sample", {"models": None}, ("seed",)),
         ("gallery", "gallery", {"models": None}, ()),

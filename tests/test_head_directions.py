@@ -17,6 +17,7 @@ from engine.sampling.builtin import BuiltInSampler
 from engine.sampling.edits import edited, parse_edits
 from engine.sampling.recipe import Recipe, code, field_of
 from engine.systems.head.directions import PATH, Directions, load_directions
+from engine.training.directions_composed import RECIPES, with_expressions
 from engine.training.directions_data import SHAPE, Attributes, shape_attributes
 
 SEEDS = range(6)
@@ -59,7 +60,7 @@ def effects(sampler, known, attributes, heads) -> dict[str, dict[str, float]]:
     calm = mean(None, 0)
     raw = {}
     for name in known.names:
-        less = calm if name == "smile" else mean(name, -1)
+        less = calm if name == "smile" or name in RECIPES else mean(name, -1)
         more = mean(name, 1)
         raw[name] = {key: more[key] - less[key] for key in MEASURED}
     unit = {key: raw[key][key] for key in MEASURED if key in raw}
@@ -75,7 +76,7 @@ def test_the_file_is_for_the_model_that_ships(known, sampler):
 
 
 def test_directions_are_those_the_model_can_express(known):
-    assert set(known.names) == {"age", "gender", *MEASURED}
+    assert set(known.names) == {"age", "gender", *MEASURED, *RECIPES}
     for name, (low, high) in known.ranges.items():
         assert low <= 0 < 1 <= high and known.meaning[name]
 
@@ -107,6 +108,22 @@ def test_shapes_move_bones_and_nothing_else(known, heads, sampler):
             for p in parts
         )
         assert high - low > 3  # millimetres
+
+
+def test_expressions_are_made_of_shape_keys(known, sampler):
+    """The file's are what the shape keys say, and the head space can say nearly all of it; anger
+    draws the brows down and together."""
+    tensor, about = with_expressions(torch.stack([known[n] for n in known.names]), known.about)
+    for name in RECIPES:
+        assert torch.allclose(tensor[about["names"].index(name)], known[name], atol=0.02)
+    assert about["explained"]["anger"] > 0.9 and about["explained"]["sadness"] > 0.9
+    space = load_default().space
+    calm = torch.zeros(len(space.expression))
+    still = torch.zeros(len(space.identity))
+    angry = sampler.prior.unpack(known["anger"]).expression
+    before, after = (space.landmarks(space.vertices(still, e)) for e in (calm, angry))
+    inner = after[[21, 22]] - before[[21, 22]]
+    assert (inner[:, 1] < -0.002).all() and inner[0, 0] * inner[1, 0] < 0
 
 
 def test_nothing_changes_at_zero(known, heads):

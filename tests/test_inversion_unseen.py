@@ -208,3 +208,32 @@ def test_planes_are_matched_where_it_counts():
 
     assert float(off(moved)[back].mean()) < 0.2 * float(off(planes)[back].mean())
     assert float(off(moved)[points[:, 2] > 0.05].mean()) > 0.5 * float(off(planes).mean())
+
+
+def test_the_other_halfs_hair_is_not_mirrored_onto_a_bare_temple():
+    """Brows are mirrored as dark as they are; a fringe that hangs over one temple is not."""
+    generator = torch.Generator().manual_seed(0)
+
+    def patch(x: float, y: float, z: float) -> torch.Tensor:
+        return torch.tensor([x, y, z]) + 0.004 * torch.randn(60, 3, generator=generator)
+
+    brow, temple = patch(-0.03, 0.035, 0.085), patch(-0.075, 0.03, 0.0)
+    points = torch.cat([brow, temple])
+    bounds = torch.tensor([[-0.2] * 3, [0.2] * 3])
+    n = len(points)
+    other_side = points * torch.tensor([-1.0, 1.0, 1.0])
+    seen = Seen(other_side, torch.full((n, 3), 0.1), torch.ones(n), torch.arange(n)[None])
+    skin, bare = torch.full((n, 3), 0.6), torch.zeros(n)
+    out = unseen.continued(points, skin, bare, seen, skin, bare, bounds)
+    assert out[:60].mean() < 0.35
+    assert out[60:].mean() > 0.5
+
+
+def test_no_ear_shines_through_hair():
+    hair, ear = torch.full((200, 3), 0.3), torch.tensor([[0.7, 0.55, 0.5]]).expand(20, 3)
+    expected = torch.cat([hair, ear, ear])
+    covered = torch.cat([torch.ones(220), torch.zeros(20)])
+    out = unseen.without_ears(expected, covered)
+    assert torch.equal(out[:200], hair) and torch.equal(out[220:], ear)
+    assert out[200:220].max() < 0.4
+    assert unseen.without_ears(ear, torch.zeros(20)) is ear

@@ -77,7 +77,7 @@ def done(photo, tmp_path_factory) -> Run:
         if not run.steps or run.steps[-1] != step:
             run.steps.append(step)
 
-    inner = stages.reconstruct
+    inner = stages.invert
 
     def spying(*args):
         run.made = inner(*args)
@@ -87,7 +87,7 @@ def done(photo, tmp_path_factory) -> Run:
     params = job.checked({"photo": str(run.path), "preset": "fast"})
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "reconstruct", spying)
+        patch.setattr(stages, "invert", spying)
         run.result = job.run(params, Context(progress, run.previews.append, look))
     torch.set_num_threads(threads)
     return run
@@ -121,6 +121,7 @@ class TestReconstruct:
         assert figures["silhouette_iou"] >= 0.9
         assert len(figures["mesh_field_iou"]) == 5 and min(figures["mesh_field_iou"]) >= 0.97
         assert figures["faces_found"] == 1
+        assert figures["quality"]["score"] > 0.6 and figures["quality"]["warnings"] == []
 
     def test_the_arrays_are_as_promised(self, done):
         a = done.result.arrays

@@ -21,7 +21,8 @@ BYTES_AT_MOST = 60_000_000  # of any file: the weights are the largest
 ROWS = (
     ("__main__", "model_command", "batch", "batch_command", "batch_ray", "worker", "training"),
     ("jobs",),
-    ("systems", "inversion", "portrait", "surface", "checkpoints", "sampling", "views", "cutout"),
+    ("systems", "inversion", "portrait", "surface", "checkpoints", "sampling", "views", "cutout",
+     "editing"),
     ("fields", "render", "headspace"),
     ("networks",),
     (

@@ -94,6 +94,33 @@ def test_nothing_of_the_background_is_on_the_head(baked):
         assert green[inside].max() < 25
 
 
+def test_a_painted_view_lies_over_the_field_and_under_the_photo(head, photo, baked):
+    field = shapes.AnalyticField(shapes.head)
+    behind = orbit(0.25 + np.pi, 0.0, 1.2, 0.36, width=200, height=200)
+    alpha = field.render(behind).alpha.numpy()
+    red = np.zeros((200, 200, 3), np.uint8)
+    red[..., 0] = 255
+
+    def with_paint(camera: Camera, sure: float) -> Mesh:
+        view = PhotoView(camera, red, alpha, sure=np.full((200, 200), sure, np.float32))
+        return head.with_texture(bake(head, field, [photo, view], 256))
+
+    plain = head.with_texture(bake(head, field, [photo], 256))
+    painted = with_paint(behind, 0.8)
+    colours = {}
+    for name, mesh in (("plain", plain), ("painted", painted), ("unsure", with_paint(behind, 0.0))):
+        image, inside = shown(mesh, 0.25 + np.pi)
+        middle = binary_erosion(inside, iterations=20)
+        colours[name] = image[middle].mean(0)
+    assert colours["painted"][0] > colours["plain"][0] + 25
+    assert colours["painted"][1] < colours["plain"][1] - 40
+    assert np.abs(colours["unsure"] - colours["plain"]).max() < 1
+    front, inside = shown(with_paint(photo.camera.resized(200, 200), 0.8), 0.25)
+    middle = binary_erosion(inside, iterations=25)
+    without, _ = shown(plain, 0.25)
+    assert np.abs(front[middle].astype(int) - without[middle]).mean() < 4
+
+
 def test_unseen_sides_take_the_photos_tone(baked):
     expected = Tinted()
     image, inside = shown(baked, np.pi)
@@ -244,3 +271,22 @@ def test_it_can_be_cancelled(head, photo):
 
     with pytest.raises(Cancelled):
         bake(head, shapes.AnalyticField(shapes.head), [photo], 128, check)
+
+
+def test_a_photo_of_before_a_move_gives_the_same_skin(head, photo, baked):
+    """A mesh that has moved since the photo, with the places where its points were, gets the
+    texture that it had; without them, another."""
+    shift = np.array([0.03, -0.02, 0.01], np.float32)
+    moved = Mesh(head.vertices + shift, head.faces, head.uvs)
+
+    class Moved(shapes.AnalyticField):
+        def color(self, points: torch.Tensor) -> torch.Tensor:
+            return super().color(points - torch.from_numpy(shift))
+
+    field = Moved(shapes.head)
+    field.bounds = field.bounds + torch.from_numpy(shift)
+    then = PhotoView(photo.camera, photo.rgb, photo.alpha, head.vertices)
+    again = bake(moved, field, [then], 512).astype(float)
+    naive = bake(moved, field, [photo], 512).astype(float)
+    assert np.abs(again - baked.texture).mean() < 0.5
+    assert np.abs(naive - baked.texture).mean() > 2

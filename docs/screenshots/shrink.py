@@ -19,6 +19,7 @@ NAMES = (
     ),  # driver.py
     *("gallery", "seed-head", "between", "many", "models"),  # seeds.py
     *("object-panel", "object-download"),  # objects.py
+    *("edit-panel", "edit-drag"),  # edit.py
 )
 WIDTH = 1280  # pixels at most
 BYTES = 400_000

@@ -24,6 +24,7 @@ SUFFIX = ".safetensors"
 LIKE = ("ffhq", "cats", "cars")  # published models whose cameras a file without settings may share
 OBJECT_SYSTEMS = ("triposr", "openlrm")  # that make objects from one picture
 ENVIRONMENT = "TRIPLANE_MODELS"  # a folder, instead of the user's own
+DIRECTIONS = "directions"  # the folder, within that of the models, of what was found for them
 _SETTINGS = "models.json"
 _NAME = re.compile(r"\w[\w .-]{0,63}")
 # Device names that Windows takes for no file's, whatever their ending.
@@ -119,6 +120,11 @@ def model_path(folder: Folder = "", name: str = "") -> Path:
     if not _NAME.fullmatch(name) or not path.is_file():
         raise WeightsError(f"There is no model named {name[:80]}.", _LIST)
     return path
+
+
+def directions_beside(model: Path) -> Path:
+    """Where the directions that were found for an added model's file are, or would be."""
+    return model.parent / DIRECTIONS / model.name
 
 
 def object_model(folder: Folder = "", name: str = "") -> ModelInfo:
@@ -219,6 +225,8 @@ def rename(folder: Folder, old: str, new: str) -> None:
         path.rename(target)
     except OSError as error:
         raise output_error(path.parent, error) from error
+    with suppress(OSError):  # without them they are to be found again
+        directions_beside(path).replace(directions_beside(target))
     if was_default:
         set_default(folder, new)
 
@@ -232,6 +240,8 @@ def remove(folder: Folder, name: str) -> None:
         path.unlink()
     except OSError as error:
         raise output_error(path.parent, error) from error
+    with suppress(OSError):
+        directions_beside(path).unlink(missing_ok=True)
     if was_default:
         set_default(folder, BUILT_IN)
 

@@ -32,6 +32,10 @@ FINE_HALF = 0.0035  # metres: samples are spread this far before and behind it
 FINE = 8
 LAYERS = 3
 CHUNK = 16384  # rays at a time
+PLANES = {
+    4: ["x y front", "x y back", "z y", "x z"],
+    5: ["x y front", "x y back", "z y left", "z y right", "x z"],
+}
 BAND = 1 << 20  # pixels of an image whose rays are known at a time
 
 
@@ -56,7 +60,7 @@ class _Rays:
 
 class HeadField(Field):
     """distance [R, R, R] metres (z, y, x order), warp [3, L, L, L] metres to canonical space,
-    planes [4, C, P, P], decoder: plane features -> colour; all over the box `bounds`; strands:
+    planes [4 or 5, C, P, P], decoder: plane features -> colour; all over the box `bounds`; strands:
     lines over the planes' colours where no photo lends the hair its own, see strands.py."""
 
     kind = "head"
@@ -75,7 +79,7 @@ class HeadField(Field):
     ) -> None:
         if distance.ndim != 3 or warp.ndim != 4 or planes.ndim != 4 or warp.shape[0] != 3:
             raise ValueError("the head field's tensors have unexpected shapes")
-        if planes.shape[0] != 4 or planes.shape[1] != decoder.net[0].weight.shape[1]:
+        if planes.shape[0] not in (4, 5) or planes.shape[1] != decoder.net[0].weight.shape[1]:
             raise ValueError("the head field's planes do not fit its decoder")
         self.distance, self.warp, self.planes = distance, warp, planes
         self.decoder, self.bounds, self.info = decoder, bounds, dict(info or {})
@@ -274,7 +278,7 @@ class HeadField(Field):
             "bounds": self.bounds.tolist(),
             "metres_per_unit": self.metres_per_unit,
             "axes": "x to the subject's left, y up, z out of the face",
-            "planes": ["x y front", "x y back", "z y", "x z"],
+            "planes": PLANES[len(self.planes)],
             "info": self.info,
         }
 

@@ -58,11 +58,13 @@ class Seen:
 @dataclass
 class Target:
     """What tuning aims at: the photo where it sees the surface; canonical points everywhere
-    [N, 3] with the colours expected there [N, 3], which hold as far as it does not."""
+    [N, 3] with the colours expected there [N, 3], which hold as far as it does not; whether hair
+    among those has the photo's texture."""
 
     seen: Seen
     everywhere: Tensor
     expected: Tensor
+    textured: bool = False
 
     @cached_property
     def hidden(self) -> Tensor:
@@ -116,8 +118,15 @@ def see(field: HeadField, camera: Camera, picture: Tensor, alpha: Tensor) -> See
 
 @torch.no_grad()
 def surface_points(field: HeadField, count: int, seed: int = 0) -> Tensor:
-    """Random canonical points on the whole surface [count, 3]: grid nodes near it, moved onto it
-    along the gradient."""
+    """Random canonical points on the whole surface [count, 3]."""
+    p = surface_places(field, count, seed)
+    return p + sample(field.warp, p, field.bounds)
+
+
+@torch.no_grad()
+def surface_places(field: HeadField, count: int, seed: int = 0) -> Tensor:
+    """Random points on the whole surface [count, 3], in the head's own space: grid nodes near it,
+    moved onto it along the gradient."""
     generator = torch.Generator().manual_seed(seed)
     r = field.distance.shape[0]
     step = float(field.bounds[1, 0] - field.bounds[0, 0]) / (r - 1)
@@ -129,7 +138,7 @@ def surface_points(field: HeadField, count: int, seed: int = 0) -> Tensor:
     for _ in range(2):
         slope = torch.stack([field.value(p + o) - field.value(p - o) for o in offsets], 1)
         p = p + field.value(p)[:, None] * -F.normalize(slope, dim=1) * 0.9
-    return p + sample(field.warp, p, field.bounds)
+    return p
 
 
 def photo_loss(colour: Tensor, seen: Seen) -> Tensor:
@@ -276,11 +285,13 @@ def match(
     wanted: Tensor,
     weight: Tensor | None = None,
     check: Callable[[], None] = lambda: None,
+    side: int = 0,
 ) -> Tensor:
     """Planes [1, 4, C, P, P] whose colours at canonical points [N, 3] come near those wanted
-    [N, 3], by weight [N]. Deterministic; the offset is smooth, so detail stays."""
+    [N, 3], by weight [N]. Deterministic; the offset is smooth, so detail stays: it has `side`
+    texels, 0 for half of the planes'."""
     with torch.enable_grad():
-        half = planes.shape[-1] // 2
+        half = side or planes.shape[-1] // 2
         offset = torch.zeros(*planes.shape[1:3], half, half, requires_grad=True)
         optimiser = Adam([{"params": [offset], "lr": MATCH_RATE}], betas=(0.8, 0.95))
         for step in range(MATCH_STEPS):

@@ -17,7 +17,7 @@ from torch import Tensor
 from engine.headspace.space import HeadSpace, smooth_union
 from engine.inversion import pose as poses
 from engine.inversion.optim import Adam
-from engine.inversion.shape import Canonical, Shape, distance_at, skin_and_hair
+from engine.inversion.shape import Canonical, Shape, distance_at, hair_mass, skin_and_hair
 from engine.portrait.perception import CLASSES
 
 FACE = slice(17, 68)  # landmarks of brows, nose, eyes, mouth
@@ -132,13 +132,12 @@ def fit_silhouette(
     sizes = [len(start.identity), len(start.expression), len(start.pose)]
     before = torch.cat([start.identity, start.expression, start.pose])
     number = torch.zeros_like(before).requires_grad_()  # in units of the error
-    logits = (start.hair.clamp_min(1e-3)).log().requires_grad_()
+    style = hair_mass(space, start) + start.offset
     offset = start.offset.clone().requires_grad_()
     residual = start.residual.clone().requires_grad_()
     optimiser = Adam(
         [
             {"params": [number], "lr": 0.03},
-            {"params": [logits], "lr": 0.02},
             {"params": [offset], "lr": 0.0004},
             {"params": [residual], "lr": 0.0012},
         ]
@@ -148,7 +147,7 @@ def fit_silhouette(
         check()
         identity, expression, pose = (before + error @ number).split(sizes)
         forward = canonical.forward_lattice(identity, expression)
-        mass = space.hair(logits.softmax(0), offset)
+        mass = style - offset
         origin, directions = poses.rays(pose, places)
         if step % 12 == 0:
             with torch.no_grad():
@@ -179,10 +178,10 @@ def fit_silhouette(
         start,
         identity=identity.clamp(-3, 3),
         expression=expression.clamp(-4, 4),
-        hair=logits.detach().softmax(0),
         offset=offset.detach(),
         residual=residual.detach(),
         pose=pose,
+        mass=style - offset.detach(),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,8 +17,22 @@ from engine.checkpoints.default import DefaultModel
 from engine.device import Compute
 from engine.errors import ReconstructionError
 from engine.fields.head import HeadField
-from engine.inversion import appearance, fit, pose, shape, unseen
+from engine.inversion import appearance, fit, pose, shape
+from engine.inversion.colours import (
+    POINTS,
+    QUICK_POINTS,
+    Fitted,
+    planes_of,
+    quick_planes,
+    see_photo,
+    sided,
+    strands_of,
+    target_of,
+)
+from engine.inversion.hair import likely_mass
+from engine.inversion.inpaint import inpainted_views, with_views
 from engine.inversion.perceive import look, refined
+from engine.inversion.pseudo import PseudoView
 from engine.portrait.align import Aligned
 from engine.portrait.matte import Matte, matte
 from engine.portrait.perception import CLASSES, SIZE, Perception
@@ -28,14 +43,15 @@ SKIN, HAIR = CLASSES.index("skin"), CLASSES.index("hair")
 
 @dataclass(frozen=True)
 class Steps:
-    """How much work each stage does (optimisation steps), and on how many pixels a side the
-    appearance is fitted."""
+    """How much work each stage does (optimisation steps), on how many pixels a side the appearance
+    is fitted, and yaw and pitch (degrees) of the views that are inpainted."""
 
     silhouette: int
     latent: int
     tuning: int
     planes: int
     pixels: int
+    views: tuple[tuple[float, float], ...] = ()
 
 
 PRESETS = {
@@ -48,13 +64,16 @@ PRESETS = {
 @dataclass
 class Reconstruction:
     """The field, the camera of the aligned crop in its space, the matte, the fitted shape, and how
-    far each pixel of the crop may colour the head: float32 [512, 512] in 0..1."""
+    far each pixel of the crop may colour the head: float32 [512, 512] in 0..1; ws [1, n, w]: the
+    w+ whose colours the field has, or was tuned from; views: pseudo-views that it learned from."""
 
     field: HeadField
     camera: Camera
     matte: Matte
     shape: shape.Shape
     trust: np.ndarray
+    ws: Tensor
+    views: list[PseudoView] = dataclasses.field(default_factory=list)
 
 
 Report = Callable[[float, str], None]
@@ -189,11 +208,57 @@ def encode_only(model: DefaultModel, aligned: Aligned, compute: Compute) -> Reco
     """
     seen = perceive(model, aligned.crop, compute)
     cut = _cut_out(aligned, seen)
-    _, planes = _planes(model, aligned, cut, compute)
+    ws, planes = _planes(model, aligned, cut, compute)
     guess = first_guess(model, seen)
     field = _field(model, guess, _learned(model, guess, planes), planes)
     trust = trusted_pixels(cut, tidy_labels(cut.labels), aligned.valid)
-    return Reconstruction(field, pose.to_camera(guess.pose, CROP), cut, guess, trust)
+    return Reconstruction(field, pose.to_camera(guess.pose, CROP), cut, guess, trust, ws)
+
+
+def fit_head(
+    model: DefaultModel,
+    aligned: Aligned,
+    silhouette: int,
+    compute: Compute,
+    report: Report,
+    seed: int = 0,
+    check: Callable[[], None] = lambda: None,
+) -> Fitted:
+    """Shape and camera of an aligned crop: landmarks, then `silhouette` steps on matte and
+    hairline; in the encoder's colours. Raises ReconstructionError if no head stands out."""
+    report(0.0, "reading the portrait")
+    seen = perceive(model, aligned.crop, compute)
+    report(0.04, "cutting out the head")
+    cut = _cut_out(aligned, seen, check)
+    report(0.12, "encoding the appearance")
+    ws, planes = _planes(model, aligned, cut, compute)
+    report(0.14, "fitting the shape")
+    landmarks, spread = seen.landmarks[0].float(), seen.spread[0].float()
+    guess = first_guess(model, seen)
+    error = model.perception.refine.error
+    guess = dataclasses.replace(guess, mass=likely_mass(model.space, guess.hair))
+    fitted = fit.fit_landmarks(model.space, guess, landmarks, spread, error, check)
+    learned = _learned(model, fitted, planes)
+    labels = tidy_labels(cut.labels)
+    fitted = fit.fit_silhouette(
+        model.space,
+        fitted,
+        cut.alpha,
+        labels,
+        ~aligned.valid | cut.clothes,
+        landmarks,
+        spread,
+        learned,
+        error,
+        silhouette,
+        seed,
+        check,
+    )
+    report(0.36, "building the field")
+    field = _field(model, fitted, learned, planes, check)
+    camera = pose.to_camera(fitted.pose, CROP)
+    trust = trusted_pixels(cut, labels, aligned.valid)
+    return Fitted(field, camera, cut, labels, trust, fitted, learned, ws, landmarks, spread)
 
 
 def reconstruct(
@@ -211,79 +276,33 @@ def reconstruct(
     report(fraction of this function's work, step name); preview(field, camera) is called when
     there is something new to see. Raises ReconstructionError if no head stands out in the photo.
     """
-    report(0.0, "reading the portrait")
-    seen = perceive(model, aligned.crop, compute)
-    report(0.04, "cutting out the head")
-    cut = _cut_out(aligned, seen, check)
-    report(0.12, "encoding the appearance")
-    ws, planes = _planes(model, aligned, cut, compute)
-    report(0.14, "fitting the shape")
-    landmarks, spread = seen.landmarks[0].float(), seen.spread[0].float()
-    guess = first_guess(model, seen)
-    error = model.perception.refine.error
-    fitted = fit.fit_landmarks(model.space, guess, landmarks, spread, error, check)
-    learned = _learned(model, fitted, planes)
-    labels = tidy_labels(cut.labels)
-    fitted = fit.fit_silhouette(
-        model.space,
-        fitted,
-        cut.alpha,
-        labels,
-        ~aligned.valid | cut.clothes,
-        landmarks,
-        spread,
-        learned,
-        error,
-        steps.silhouette,
-        seed,
-        check,
-    )
-    report(0.36, "building the field")
-    field = _field(model, fitted, learned, planes, check)
-    camera = pose.to_camera(fitted.pose, CROP)
-    preview(field, camera)
-    trust = trusted_pixels(cut, labels, aligned.valid)
-    _fit_appearance(
-        model, field, camera, aligned, trust, labels, fitted, learned, ws, steps, compute, report,
-        seed, check,
-    )  # fmt: skip
-    preview(field, camera)
-    return Reconstruction(field, camera, cut, fitted, trust)
+    head = fit_head(model, aligned, steps.silhouette, compute, report, seed, check)
+    preview(head.field, head.camera)
+    ws, views = _fit_appearance(model, head, aligned, steps, compute, report, seed, check)
+    preview(head.field, head.camera)
+    return Reconstruction(head.field, head.camera, head.matte, head.shape, head.trust, ws, views)
 
 
 def _fit_appearance(
     model: DefaultModel,
-    field: HeadField,
-    camera: Camera,
+    head: Fitted,
     aligned: Aligned,
-    trust: np.ndarray,
-    labels: np.ndarray,
-    fitted: shape.Shape,
-    learned: Tensor,
-    ws: Tensor,
     steps: Steps,
     compute: Compute,
     report: Report,
     seed: int,
     check: Callable[[], None],
-) -> None:
+) -> tuple[Tensor, list[PseudoView]]:
     """Gives the field the photo's colours: planes and decoder of the generator tuned to it, or, in
-    no steps, the encoder's planes in the photo's tone; and strands on unseen hair."""
+    no steps, the encoder's planes in the photo's tone; and strands on unseen hair. Where views are
+    wanted, they are inpainted from these quick colours, and learned from with the photo. Returns
+    the refined w+ [1, n, w], and the views."""
     report(0.4, "reading the photo's colours")
-    hair = fitted.hair[None]  # known better than from w+
-    size = steps.pixels
-    picture = torch.from_numpy(aligned.crop).permute(2, 0, 1)[None].float() / 255
-    picture = F.interpolate(picture, (size, size), mode="area")[0].permute(1, 2, 0)
-    alpha = F.interpolate(torch.from_numpy(trust)[None, None].float(), (size, size), mode="area")
-    seen = appearance.see(field, camera.resized(size, size), picture, alpha[0, 0])
-    if len(seen.colour) < 0.005 * size * size:
-        raise ReconstructionError(
-            "The fitted head does not lie on the photo's.",
-            "Place the five points by hand and try again.",
-        )
+    field, hair = head.field, head.hair
+    seen = see_photo(head, aligned, steps.pixels)
     ws = appearance.refine_latent(
         model.generator,
-        ws,
+        head.ws,
         seen,
         steps.latent,
         compute,
@@ -291,19 +310,18 @@ def _fit_appearance(
         hair,
     )
     quick = not (steps.tuning or steps.planes)
-    with torch.no_grad(), compute.autocast():
-        planes = model.generator.planes(ws, hair).float()
-    target, covered = _target(
-        model, field, fitted, learned, planes, seen, 12000 if quick else 40000, seed
-    )
+    planes = planes_of(model.generator, ws, hair, compute)
+    target, covered = target_of(model, head, planes, seen, QUICK_POINTS if quick else POINTS, seed)
     check()
-    pixel = float(np.linalg.norm(camera.position) / (camera.intrinsics[0, 0] * camera.width))
-    in_photo = (labels == HAIR) & (trust > 0.9)
-    strands = unseen.strands(
-        target.everywhere, covered, seen, field.bounds, aligned.crop, in_photo, pixel
-    )
+    strands = strands_of(head, aligned, target, covered)
+    views = []
+    if steps.views:
+        report(0.55, "painting what the photo does not show")
+        field.planes = quick_planes(model, planes, target, check)[0]
+        views = inpainted_views(head, aligned, ws, steps.views, strands, check)
+        target = with_views(target, field, views)
     if quick:
-        field.planes = _quickly(model, planes, target, check)[0]
+        field.planes = quick_planes(model, planes, target, check)[0]
     else:
         tuned = appearance.tune(
             model.generator,
@@ -315,11 +333,9 @@ def _fit_appearance(
             seed,
             hair,
         )
-        with torch.no_grad(), compute.autocast():
-            planes = tuned.planes(ws, hair).float()
         planes = appearance.sharpen(
             tuned,
-            planes,
+            sided(planes_of(tuned, ws, hair, compute)),
             target,
             steps.planes,
             lambda f: report(0.8 + 0.2 * f, "sharpening the planes"),
@@ -327,41 +343,4 @@ def _fit_appearance(
         )
         field.planes, field.decoder = planes[0], tuned.decoder
     field.strands = strands
-
-
-def _quickly(
-    model: DefaultModel, planes: Tensor, target: appearance.Target, check: Callable[[], None]
-) -> Tensor:
-    """The planes with the photo's colours where it sees, the expected ones elsewhere, broadly."""
-    seen = target.seen
-    few = torch.arange(0, len(seen.colour), max(1, len(seen.colour) // 5000))
-    points = torch.cat([target.everywhere[::2], seen.canonical[few]])
-    wanted = torch.cat([target.expected[::2], seen.colour[few]])
-    weight = torch.cat([target.hidden[::2], seen.weight[few]])
-    return appearance.match(model.generator, planes, points, wanted, weight, check)
-
-
-@torch.no_grad()
-def _target(
-    model: DefaultModel,
-    field: HeadField,
-    fitted: shape.Shape,
-    learned: Tensor,
-    planes: Tensor,
-    seen: appearance.Seen,
-    count: int,
-    seed: int,
-) -> tuple[appearance.Target, Tensor]:
-    """The photo's colours, and those of the generator's planes [1, 4, C, P, P] in the photo's tone
-    everywhere else (at `count` points); and how far these lie under hair [count]."""
-    everywhere = appearance.surface_points(field, count, seed)
-    points = torch.cat([everywhere, seen.canonical])
-    colour = model.generator(planes, points[None])[0][0]
-    mass = model.space.hair(fitted.hair, fitted.offset)
-    skin, hair = shape.skin_and_hair(model.space, points, mass, fitted.residual, learned)
-    covered, n = unseen.under_hair(points, skin - hair), count
-    toned = appearance.expected_colours(colour, covered, seen, colour[n:], covered[n:])
-    expected = unseen.continued(
-        everywhere, toned[:n], covered[:n], seen, toned[n:], covered[n:], field.bounds
-    )
-    return appearance.Target(seen, everywhere, expected), covered[:n]
+    return ws, views

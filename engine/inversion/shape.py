@@ -1,4 +1,4 @@
-"""A head's shape: coefficients of the linear head space, a convex mix of known hair masses, and a
+"""A head's shape: coefficients of the linear head space, hair from known masses of styles, and a
 smooth, bounded residual of the hair; its distance, and the grids that a field needs. engine/
 inversion/fit.py finds them from a portrait.
 """
@@ -21,7 +21,9 @@ RESIDUAL = 26  # nodes a side of the residual lattice
 @dataclass
 class Shape:
     """identity [Ki], expression [Ke], hair weights [styles] (convex), offset (metres, fuller
-    positive), residual [1, r, r, r] metres over the canonical box, pose [6]."""
+    positive), residual [1, r, r, r] metres over the canonical box, pose [6]. mass [1, d, d, d]:
+    the hair's distance, offset and all, where it is no plain mix of the styles (see
+    engine/inversion/hair.py)."""
 
     identity: Tensor
     expression: Tensor
@@ -29,11 +31,17 @@ class Shape:
     offset: Tensor
     residual: Tensor
     pose: Tensor
+    mass: Tensor | None = None
 
     def coefficients(self) -> dict[str, list[float]]:
         """JSON-able: what the field keeps, so that the quad template can follow it later."""
         named = {"identity": self.identity, "expression": self.expression}
         return {k: [round(float(x), 5) for x in v] for k, v in named.items()}
+
+
+def hair_mass(space: HeadSpace, shape: Shape) -> Tensor:
+    """The distance of a shape's hair without its residual [1, d, d, d]."""
+    return space.hair(shape.hair, shape.offset) if shape.mass is None else shape.mass
 
 
 class Canonical:
@@ -75,7 +83,7 @@ def learned_lattice(
     what is left is smoothed over a few nodes.
     """
     q = lattice.nodes(resolution, space.bounds)
-    mass = space.hair(start.hair, start.offset)
+    mass = hair_mass(space, start)
     nothing = torch.zeros_like(space.residual_bound[None])
     d = distance_at(space, q, mass, start.residual, nothing)
     weight = torch.exp(-((d / 0.006) ** 2))
@@ -117,7 +125,7 @@ def bake(
     """
     warp = space.warp(shape.identity, shape.expression)
     # A finer, smoothed copy of the mass: its coarse grid would show as facets.
-    mass = space.hair(shape.hair, shape.offset)
+    mass = hair_mass(space, shape)
     finer = [2 * n for n in mass.shape[1:]]
     mass = F.interpolate(mass[None], finer, mode="trilinear", align_corners=True)[0]
     mass = lattice.blur(mass, 3)

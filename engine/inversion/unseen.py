@@ -30,6 +30,7 @@ FEWEST = 1500  # pixels of hair to measure them on
 # that were drawn): invented lines are better a little faint. The broad ones are given still less,
 # since light and shade are broad too.
 GAIN = (2.3, 2.3, 1.9, 1.3, 0.8)
+EAR = 1.25, 1.6  # times hair's usual brightness: from, and by then no hair
 LEAST, MOST = 0.05, 0.2  # spread of all strands together
 
 
@@ -46,6 +47,13 @@ def jaw(points: Tensor) -> Tensor:
     ear = ((x.abs() - 0.062) / 0.008).clamp(0, 1) * ((y + 0.045) / 0.01).clamp(0, 1)
     side = ((0.05 - z) / 0.03).clamp(0, 1) * (z / 0.02).clamp(0, 1)
     return side * ((0.01 - y) / 0.02).clamp(0, 1) * (1 - ear)
+
+
+def features(points: Tensor) -> Tensor:
+    """1 at canonical points [N, 3] of the face's front, where brows, eyes and mouth are, 0 on
+    temples, cheeks' sides and all else: [N]."""
+    x, _, z = points.unbind(1)
+    return ((z - 0.03) / 0.02).clamp(0, 1) * ((0.055 - x.abs()) / 0.01).clamp(0, 1)
 
 
 def smooth(values: Tensor, weight: Tensor, points: Tensor, bounds: Tensor, times: int) -> Tensor:
@@ -83,6 +91,7 @@ def continued(
     seen_expected, seen_covered: the same at the photo's points.
     """
     expected = calm(points, expected, covered, seen, seen_covered)
+    expected = without_ears(expected, covered)
     out, seen_log = expected, (seen.colour + FLOOR).log()
     # What generator and photo disagree about goes on for a while, skin and hair apart.
     residual = (seen_log - (seen_expected + FLOOR).log()).clamp(-0.8, 0.8)
@@ -100,7 +109,10 @@ def continued(
     alike = (1 - 2 * (covered - seen_covered[nearest]).abs()).clamp_min(0)
     light = (expected + FLOOR) / (seen_expected[nearest] + FLOOR)
     mirrored = seen.colour[nearest] * light.clamp(0.5, 2).sqrt()
-    out = torch.lerp(out, mirrored, (belief * alike)[:, None])
+    # What is dark there and not here, on bare skin beside the features, is the other half's hair.
+    ratio = (mirrored @ LUMA + FLOOR) / (out @ LUMA + FLOOR)
+    dark = ((0.85 - ratio) / 0.15).clamp(0, 1) * (1 - covered) * (1 - features(points))
+    out = torch.lerp(out, mirrored, (belief * alike * (1 - dark))[:, None])
     return out.clamp(0, 1)
 
 
@@ -125,6 +137,18 @@ def calm(
     lit = luma.clamp_min(0.7 * light)[:, None] * hue
     out = torch.lerp(expected, lit, (0.7 * bare * jaw(points))[:, None])
     return torch.lerp(out, level[:, None] * hue, below[:, None])
+
+
+def without_ears(expected: Tensor, covered: Tensor) -> Tensor:
+    """Expected colours [N, 3] with hair much lighter than most of it in hair's usual colour: there
+    the generator paints ears, which lie under the hair. covered [N]: see continued()."""
+    hair = expected[covered > 0.5]
+    if len(hair) < 50:
+        return expected
+    usual = hair.median(0).values
+    lighter = (expected @ LUMA + FLOOR) / (usual @ LUMA + FLOOR)
+    share = ((lighter - EAR[0]) / (EAR[1] - EAR[0])).clamp(0, 1) * covered
+    return torch.lerp(expected, (EAR[0] * usual).clamp(0, 1), share[:, None])
 
 
 def under_hair(points: Tensor, thickness: Tensor) -> Tensor:

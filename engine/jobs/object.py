@@ -7,6 +7,7 @@ from typing import Any
 
 from .base import Context, Job, Param, Result
 
+HEADS = "heads"  # the extension's own small model, see engine/inversion/instant.py
 PARAMS = (
     Param("photo", str, "", "Picture of one thing: any picture file that Pillow reads"),
     Param(
@@ -16,7 +17,13 @@ PARAMS = (
         "Picture that is white, or opaque, where the thing is; empty: the photo's own alpha where"
         " it has any, else found by its colours",
     ),
-    Param("model", str, "", "Model: its name or a model file; empty: the first one for objects"),
+    Param(
+        "model",
+        str,
+        "",
+        "Model: its name or a model file; heads: the extension's own small one, for heads; "
+        "empty: the first one for objects",
+    ),
     Param("models", str, "", "Folder of the models; empty: the user's"),
     Param("size", float, 0.3, "Largest dimension of the thing", "m", 0.001, 1000.0),
     Param(

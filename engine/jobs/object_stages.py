@@ -9,15 +9,23 @@ import numpy as np
 import torch
 from PIL import Image
 
+from engine import device
 from engine.cameras import Camera
 from engine.checkpoints import registry
+from engine.checkpoints.default import load_default
+from engine.checkpoints.instant import load_instant
 from engine.cutout.cutout import Cutout, cut_out
 from engine.cutout.square import Square, recentre
 from engine.errors import ReconstructionError
 from engine.fields.base import Field
 from engine.fields.io import field_to_bytes
+from engine.inversion.instant import reconstruct_instant
+from engine.inversion.reconstruct import CROP
 from engine.jobs import at_release, stages
 from engine.jobs.base import Context, Result
+from engine.jobs.object import HEADS
+from engine.portrait.align import align
+from engine.portrait.detect import find_points
 from engine.portrait.image import Photo, load_photo
 from engine.surface import bake as baking
 from engine.surface import cleanup, isosurface, metrics, unwrap
@@ -25,7 +33,7 @@ from engine.surface.draw import draw_textured, over
 from engine.surface.mesh import Mesh
 from engine.systems.lrm.open import close_lrm, open_lrm
 
-VOXELS = 256  # along the field's box: as the originals extract theirs
+LICENCE = "GPL-3.0-or-later"  # of the extension's own model
 
 at_release(close_lrm)
 
@@ -33,21 +41,16 @@ at_release(close_lrm)
 def reconstruct_object(params: dict[str, Any], context: Context) -> Result:
     """The job `object`."""
     compute = stages.choose_compute(context, large=True)
-    chosen = registry.object_model(params["models"], params["model"])
+    own = params["model"] == HEADS
+    chosen = None if own else registry.object_model(params["models"], params["model"])
     context.progress(0.0, "reading the picture")
     photo = load_photo(params["photo"])
     context.progress(0.01, "cutting the object out")
     cut = cut_out(photo, params["mask"], context.check)
     context.preview(_thumbnail(cut))
     context.progress(0.08, "loading the model")
-    model = open_lrm(chosen.path, compute)
-    context.progress(0.2, "making the field")
-    square = recentre(cut, model.config.foreground_ratio, model.config.background)
-    picture = torch.from_numpy(square.rgb.astype(np.float32) / 255).permute(2, 0, 1)
-    with torch.no_grad():
-        field = model.field(picture, context.check)
+    field, camera, square = _head(cut, context) if own else _thing(cut, chosen, compute, context)
     context.progress(0.5, "looking at it")
-    camera = field.input_camera(len(square.rgb))
     seen = field.render(camera.resized(stages.PREVIEW, stages.PREVIEW), context.check)
     context.preview(stages.on_grey(seen.image, seen.alpha))
     mesh = _surface(field, params, context)
@@ -58,9 +61,9 @@ def reconstruct_object(params: dict[str, Any], context: Context) -> Result:
     meta = {
         "kind": "object",
         "name": Path(params["photo"]).stem,
-        "model": chosen.name,
-        "licence": chosen.licence,
-        "noncommercial": chosen.noncommercial,
+        "model": HEADS if own else chosen.name,
+        "licence": LICENCE if own else chosen.licence,
+        "noncommercial": False if own else chosen.noncommercial,
         "metres_per_unit": field.metres_per_unit,
         "field_to_world": stages.standing(mesh, field).ravel().tolist(),
         "camera": stages.full_camera(camera, square.to_square, photo).to_json(),
@@ -82,11 +85,39 @@ def reconstruct_object(params: dict[str, Any], context: Context) -> Result:
     return stages.finished(meta, arrays, context)
 
 
+def _thing(
+    cut: Cutout, chosen: registry.ModelInfo, compute: device.Compute, context: Context
+) -> tuple[Field, Camera, Square]:
+    """Field, camera and square of a cut-out, by a model for objects."""
+    model = open_lrm(chosen.path, compute)
+    context.progress(0.2, "making the field")
+    square = recentre(cut, model.config.foreground_ratio, model.config.background)
+    picture = torch.from_numpy(square.rgb.astype(np.float32) / 255).permute(2, 0, 1)
+    with torch.no_grad():
+        field = model.field(picture, context.check)
+    return field, field.input_camera(len(square.rgb)), square
+
+
+def _head(cut: Cutout, context: Context) -> tuple[Field, Camera, Square]:
+    """Field, camera and square of a head that is cut out, by the extension's own small model."""
+    compute = stages.choose_compute(context)
+    model, lrm = load_default(), load_instant()
+    context.progress(0.2, "finding the face")
+    points, _ = find_points(cut.rgb, check=context.check)
+    photo = Photo(cut.rgb, (cut.alpha * 255 + 0.5).astype(np.uint8), "")
+    aligned = align(photo, points, size=CROP, widen=model.config["widen"])
+    made = reconstruct_instant(
+        model, lrm, aligned, compute,
+        lambda f, step: context.progress(0.24 + 0.26 * f, step), check=context.check,
+    )  # fmt: skip
+    return made.field, made.camera, Square(aligned.crop, made.matte.alpha, aligned.to_crop)
+
+
 def _surface(field: Field, params: dict[str, Any], context: Context) -> Mesh:
     """Iso-surface, its largest part, UVs, and a texture of the field's colours."""
     context.progress(0.52, "extracting the surface")
     try:
-        mesh = isosurface.extract(field, VOXELS, context.check)
+        mesh = isosurface.extract(field, stages.voxels(field), context.check)
         context.progress(0.66, "cleaning the mesh")
         mesh = cleanup.clean(mesh, params["faces"], check=context.check)
     except ReconstructionError as error:

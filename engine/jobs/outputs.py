@@ -43,8 +43,9 @@ def write_outputs(result: Result, folder: Path) -> dict[str, Path]:
         for path, data in obj_files(mesh, folder / f"{kind}.obj", world).items():
             files[path.suffix[1:]] = path, data
         if "crop" in arrays:
-            # The fields of objects' models are deep: a sheet of them takes minutes on a processor.
-            field = load_field(arrays["field"].tobytes()) if kind == "head" else None
+            # A sheet of the fields of added models takes minutes on a processor.
+            own = kind == "head" and "model" not in meta
+            field = load_field(arrays["field"].tobytes()) if own else None
             sheet = head_sheet(arrays["crop"], mesh, field, cameras.from_json(meta["crop_camera"]))
             files["sheet"] = folder / "sheet.png", encode_png(sheet)
         elif "recipe" in meta:

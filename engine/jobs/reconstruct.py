@@ -7,16 +7,32 @@ from typing import Any
 from .base import Context, Job, Param, Result
 from .mesh import QUADS
 
-PRESETS = ("fast", "balanced", "best")
+INSTANT = "instant"  # one pass of networks, see engine/inversion/instant.py
+PRESETS = (INSTANT, "fast", "balanced", "best")
+METHODS = ("auto", "encoder", "w+", "pti", "pose", "hfgi3d", "spi", "triplanenet", "warpgan")
 PARAMS = (
     Param("photo", str, "", "Photo of a head: any picture file that Pillow reads"),
     Param(
         "preset",
         str,
         "balanced",
-        "How much work: fast (encoder only), balanced, best",
+        "How much work: instant (one pass of a network), fast, balanced, best",
         choices=PRESETS,
     ),
+    Param(
+        "method",
+        str,
+        "auto",
+        "How colours are found: auto is best; the others are the literature's ways, to compare",
+        choices=METHODS,
+    ),
+    Param(
+        "model",
+        str,
+        "built-in",
+        "Model that makes the head: built-in, or the name or file of an EG3D model of faces",
+    ),
+    Param("models", str, "", "Folder of the models; empty: the user's"),
     Param(
         "face_index",
         int,
@@ -61,9 +77,13 @@ PHOTO_LIMIT = 4096  # px, longer side of the photo handed back
 
 def run(params: dict[str, Any], context: Context) -> Result:
     """Runs every stage; see DESIGN for what the result holds."""
-    from engine.jobs.stages import reconstruct_photo
+    if params["model"] in ("", "built-in"):
+        from engine.jobs.stages import reconstruct_photo
 
-    return reconstruct_photo(params, context)
+        return reconstruct_photo(params, context)
+    from engine.jobs.eg3d_stages import reconstruct_with_model
+
+    return reconstruct_with_model(params, context)
 
 
 JOB = Job(

@@ -46,10 +46,10 @@ def sample_head(params: dict[str, Any], context: Context) -> Result:
     front = sampler.front()
     context.progress(0.12, "taking its picture")
     picture = sampler.picture(code, front, context.check, field)
-    context.preview(stages.thumbnail(_shown(picture)))
+    context.preview(stages.thumbnail(shown_picture(picture)))
     mesh = quads = None
     if params["topology"] != "QUAD":
-        mesh = _textured(sampler, code, field, picture, params, context)
+        mesh = textured(sampler, code, field, picture, params, context)
     quads = quad_stages.make(field, lambda _: [], params, context, 0.85 if mesh else 0.2, 0.95)
     shown = mesh or quads.triangles()
     context.progress(0.95, "packing the results")
@@ -75,15 +75,19 @@ def sample_head(params: dict[str, Any], context: Context) -> Result:
         "device": next(iter(field.tensors().values())).device.type,
     } | quad_stages.meta(quads, field)
     drawn = draw_textured(shown, stages.portrait_camera(shown, 256), 2)
-    arrays = stages.mesh_arrays(mesh) | quad_stages.arrays(quads) | {
-        "photo": _shown(picture),
-        "field": np.frombuffer(field_to_bytes(field), np.uint8),
-        "preview": over(drawn, stages.BACKDROP),
-    }
+    arrays = (
+        stages.mesh_arrays(mesh)
+        | quad_stages.arrays(quads)
+        | {
+            "photo": shown_picture(picture),
+            "field": np.frombuffer(field_to_bytes(field), np.uint8),
+            "preview": over(drawn, stages.BACKDROP),
+        }
+    )
     return stages.finished(meta, arrays, context)
 
 
-def _textured(
+def textured(
     sampler: Sampler,
     code: torch.Tensor,
     field: Field,
@@ -95,10 +99,10 @@ def _textured(
     front = sampler.front()
     mesh = _shape(field, params, context, 0.2)
     context.progress(0.6, "looking at it from all sides")
-    views = [_view(mesh, front, picture)] if sampler.photo_cameras() else []
+    views = [picture_view(mesh, front, picture)] if sampler.photo_cameras() else []
     for camera in sampler.photo_cameras()[1:]:
         seen = sampler.picture(code, camera, context.check, field)
-        views.append(_view(mesh, camera, seen, front))
+        views.append(picture_view(mesh, camera, seen, front))
     context.progress(0.78, "baking the texture")
     size = params["texture_size"]
     return mesh.with_texture(baking.bake(mesh, field, views, size, context.check))
@@ -116,7 +120,7 @@ def sample_gallery(params: dict[str, Any], context: Context) -> Result:
         recipe = _recipe(params | {"heads": str(seed)})
         code = recipes.code(sampler, recipe)
         picture = sampler.picture(code, sampler.camera(0.0, 0.0, size), context.check)
-        images.append(_shown(picture))
+        images.append(shown_picture(picture))
         context.item({"seed": seed, "index": index}, images[-1])
     meta = {
         "model": sampler.name,
@@ -154,7 +158,7 @@ def interpolate_heads(params: dict[str, Any], context: Context) -> Result:
         code = recipes.code(sampler, recipe, known)
         yaw = params["view_yaw"] + params["orbit"] * frame / (count - 1)
         camera = sampler.camera(yaw, params["view_pitch"], size)
-        image = _shown(sampler.picture(code, camera, context.check))
+        image = shown_picture(sampler.picture(code, camera, context.check))
         path = ""
         if folder is None:
             images.append(image)
@@ -200,7 +204,7 @@ def _shape(field: Field, params: dict[str, Any], context: Context, start: float)
     return unwrap.unwrap(mesh, params["texture_size"], context.check)
 
 
-def _view(
+def picture_view(
     mesh: Mesh, camera: Camera, picture: Picture, front: Camera | None = None
 ) -> baking.PhotoView:
     """A picture as a photo of the mesh, believed where the mesh is and nothing shines through.
@@ -220,7 +224,7 @@ def _view(
     return baking.PhotoView(camera, picture.image, alpha)
 
 
-def _shown(picture: Picture) -> np.ndarray:
+def shown_picture(picture: Picture) -> np.ndarray:
     """A picture for the eye: uint8 [S, S, 3], on grey where nothing is."""
     if picture.painted or picture.alpha is None:
         return picture.image

@@ -15,15 +15,22 @@ from PIL import Image
 
 from engine import __version__, cameras, device, jobs
 from engine.cameras import FIELD_TO_BLENDER, Camera
-from engine.checkpoints.default import load_default
+from engine.checkpoints.default import DefaultModel, load_default
+from engine.checkpoints.instant import load_instant
+from engine.editing.origin import remember
 from engine.errors import ParameterError
 from engine.fields.base import Field
 from engine.fields.head import HeadField
 from engine.fields.io import field_to_bytes, load_field
-from engine.inversion.reconstruct import CROP, PRESETS, Reconstruction, reconstruct
+from engine.inversion.evidence import measure
+from engine.inversion.instant import reconstruct_instant
+from engine.inversion.methods import invert
+from engine.inversion.pseudo import RENDERED, PseudoView
+from engine.inversion.quality import judge
+from engine.inversion.reconstruct import CROP, PRESETS, Reconstruction
 from engine.jobs import quad_stages
 from engine.jobs.base import Context, Result
-from engine.jobs.reconstruct import PHOTO_LIMIT
+from engine.jobs.reconstruct import INSTANT, PHOTO_LIMIT
 from engine.portrait.align import Aligned, align
 from engine.portrait.detect import find_points
 from engine.portrait.image import Photo, load_photo
@@ -32,6 +39,7 @@ from engine.surface import cleanup, isosurface, metrics, unwrap
 from engine.surface.draw import silhouette
 from engine.surface.mesh import Mesh
 from engine.surface.quad import QuadHead
+from engine.systems.warpgan.inpaint import load_svinet
 
 PREVIEW = 160
 BACKDROP = (56, 56, 56)  # behind small pictures
@@ -40,6 +48,8 @@ TRIPLANE_GRID = 256  # the same for tri-planes, which have no grid of their own
 MEMORY_LIMIT = "TRIPLANE_MEMORY_LIMIT_MB"  # environment: the preference, in MiB, 0 for none
 
 jobs.at_release(load_default.cache_clear)
+jobs.at_release(load_instant.cache_clear)
+jobs.at_release(load_svinet.cache_clear)
 
 
 def choose_compute(context: Context, large: bool = False) -> device.Compute:
@@ -70,26 +80,10 @@ def reconstruct_photo(params: dict[str, Any], context: Context) -> Result:
     )
     aligned = align(photo, points, size=CROP, widen=model.config["widen"])
     context.preview(thumbnail(aligned.crop))
-    steps = PRESETS[params["preset"]]
-    if params["refine_steps"] >= 0:
-        steps = replace(steps, tuning=params["refine_steps"])
-
-    def show(field: HeadField, camera: Camera) -> None:
-        seen = field.render(camera.resized(PREVIEW, PREVIEW), context.check)
-        context.preview(on_grey(seen.image, seen.alpha))
-
-    made = reconstruct(
-        model,
-        aligned,
-        steps,
-        compute,
-        lambda f, step: context.progress(0.06 + 0.5 * f, step),
-        show,
-        params["seed"],
-        context.check,
-    )
-    view = baking.PhotoView(made.camera, aligned.crop, made.trust)
-    mesh, quads = _meshes(made.field, lambda _: [view], params, context, 0.58)
+    made = _head(model, aligned, params, compute, context)
+    remember(made.field, made.shape, made.ws, model)
+    views = [baking.PhotoView(made.camera, aligned.crop, made.trust), *map(painted, made.views)]
+    mesh, quads = meshes(made.field, lambda _: views, params, context, 0.58)
     shown = mesh or quads.triangles()
     context.progress(0.96, "measuring")
     context.check()
@@ -98,6 +92,8 @@ def reconstruct_photo(params: dict[str, Any], context: Context) -> Result:
     else:  # without its hair a head is no picture of the photo
         figures = {"mesh": metrics.mesh_report(shown, made.field.metres_per_unit)}
     figures["faces_found"] = len(faces)
+    found = measure(model, aligned, made, compute, points, len(faces), context.check)
+    figures["quality"] = judge(found).to_json()
     full = full_camera(made.camera, aligned.to_crop, photo)
     context.progress(0.99, "packing the results")
     result = _result(mesh, shown, made.field, full, photo, params, figures)
@@ -107,6 +103,46 @@ def reconstruct_photo(params: dict[str, Any], context: Context) -> Result:
     result.meta["crop_camera"] = made.camera.to_json()
     result.meta["device"] = compute.device.type
     return finished(result.meta, result.arrays, context)
+
+
+def _head(
+    model: DefaultModel,
+    aligned: Aligned,
+    params: dict[str, Any],
+    compute: device.Compute,
+    context: Context,
+) -> Reconstruction:
+    """The field of a crop, by the job's preset and method."""
+
+    def show(field: HeadField, camera: Camera) -> None:
+        seen = field.render(camera.resized(PREVIEW, PREVIEW), context.check)
+        context.preview(on_grey(seen.image, seen.alpha))
+
+    def report(fraction: float, step: str) -> None:
+        context.progress(0.06 + 0.5 * fraction, step)
+
+    if params["preset"] == INSTANT:
+        if params["method"] != "auto":
+            raise ParameterError(
+                f"The quality {INSTANT} has a way of its own, not the method {params['method']}.",
+                "Set the method to auto, or choose another quality.",
+            )
+        lrm = load_instant()
+        return reconstruct_instant(model, lrm, aligned, compute, report, show, context.check)
+    steps = PRESETS[params["preset"]]
+    if params["refine_steps"] >= 0:
+        steps = replace(steps, tuning=params["refine_steps"])
+    seed, check = params["seed"], context.check
+    method = params["method"]
+    return invert(method, model, aligned, steps, compute, report, show, seed, check)
+
+
+def painted(view: PseudoView) -> baking.PhotoView:
+    """A pseudo-view as the bake takes it: what it shows beyond the photo and the field."""
+    alpha = view.alpha[..., None].clamp_min(1e-3)
+    rgb = ((view.picture / alpha).clamp(0, 1) * 255 + 0.5).byte().numpy()
+    sure = view.confidence * (view.confidence > RENDERED) * (1 - view.visible)
+    return baking.PhotoView(view.camera, rgb, view.alpha.numpy(), sure=sure.numpy())
 
 
 def extract_field(params: dict[str, Any], context: Context) -> Result:
@@ -119,11 +155,11 @@ def extract_field(params: dict[str, Any], context: Context) -> Result:
         if not (params["photo"] and params["camera"]):
             return []
         photo = load_photo(params["photo"])
-        camera = _camera(params["camera"]).resized(photo.width, photo.height)
+        camera = read_camera(params["camera"]).resized(photo.width, photo.height)
         return [baking.PhotoView(camera, photo.rgb, silhouette(mesh, camera).astype(np.float32))]
 
     quad_stages.check(field, params)
-    mesh, quads = _meshes(field, views, params, context, 0.1)
+    mesh, quads = meshes(field, views, params, context, 0.1)
     shown = mesh or quads.triangles()
     context.finish()
     meta = {
@@ -142,7 +178,7 @@ def render_field(params: dict[str, Any], context: Context) -> Result:
     choose_compute(context)
     context.progress(0.0, "loading the field")
     field = load_field(params["field"])
-    camera = _camera(params["camera"])
+    camera = read_camera(params["camera"])
     context.progress(0.1, "rendering")
     seen = field.render(camera, context.check)
     context.finish()
@@ -165,7 +201,8 @@ def versions() -> dict[str, str]:
     }
 
 
-def _camera(text: str) -> Camera:
+def read_camera(text: str) -> Camera:
+    """A camera from its JSON. Raises ParameterError."""
     try:
         camera = cameras.from_json(json.loads(text))
     except (ValueError, KeyError, TypeError) as error:
@@ -180,7 +217,7 @@ def voxels(field: Field) -> int:
     return GRID if isinstance(field, HeadField) else TRIPLANE_GRID
 
 
-def _meshes(
+def meshes(
     field: Field,
     views: quad_stages.Views,
     params: dict[str, Any],
@@ -279,6 +316,7 @@ def _result(
         "field_to_world": standing(mesh, field).ravel().tolist(),
         "camera": camera.to_json(),
         "preset": params["preset"],
+        "method": params["method"],
         "seed": params["seed"],
         "figures": figures,
         "versions": versions(),

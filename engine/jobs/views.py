@@ -44,6 +44,7 @@ PARAMS = (
     ),
     Param("normals", bool, True, "Whether OpenEXR files hold normals"),
     TO_WORLD,
+    Param("models", str, "", "Folder of the models, for cameras with edits; empty: the user's"),
 )
 
 

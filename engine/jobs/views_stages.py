@@ -6,7 +6,9 @@ import hashlib
 import json
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +117,10 @@ def bake_views(params: dict[str, Any], context: Context) -> Result:
         if params["format"] == "exr"
         else Style(params["format"])
     )
-    frames = write_views(subject, views, folder, name, style, context)
+    edited = None
+    if any(view.edits for view in views):
+        edited = _editor(params, context)
+    frames = write_views(subject, views, folder, name, style, context, edited=edited)
     meta = {
         "name": name,
         "folder": str(folder),
@@ -135,13 +140,15 @@ def write_views(
     context: Context,
     share: float = 1.0,
     inside: str = "",
+    edited: Callable[[str], Field] | None = None,
 ) -> list[dict[str, Any]]:
     """Bake views, reporting progress (up to `share`) and an item a picture made: [{frame, path,
-    made}]. inside: see bake()."""
+    made}]. inside, edited: see bake()."""
     frames, made, started = [], 0, time.monotonic()
     step, left = "rendering the views", None
     context.progress(0.02 * share, step)
-    baked = bake(subject.field, subject.identity, views, folder, name, style, context.check, inside)
+    given = subject.field, subject.identity, views, folder, name, style, context.check, inside
+    baked = bake(*given, edited)
     for written in baked:
         facts = {"frame": written.frame, "path": str(written.path), "made": bool(written.shown)}
         frames.append(facts)
@@ -154,6 +161,21 @@ def write_views(
             started = time.monotonic() if not made else started
         context.progress((0.02 + 0.98 * len(frames) / len(views)) * share, step, left)
     return frames
+
+
+def _editor(params: dict[str, Any], context: Context) -> Callable[[str], Field]:
+    """The field of a text of edits, of the head in the params; the last one is kept."""
+    from engine.editing.open import open_head
+    from engine.sampling.edits import parse_edits
+
+    compute = stages.choose_compute(context, large=True)
+    editor, _ = open_head(params["field"], "", params["models"], compute)
+
+    @lru_cache(maxsize=1)
+    def edited(text: str) -> Field:
+        return editor.edited(parse_edits(text), check=context.check).field
+
+    return edited
 
 
 def thumbnail(rgba: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
@@ -200,7 +222,7 @@ def _from_file(path: Path, field_to_world: np.ndarray) -> list[View]:
 
 def _listed(facts: Any) -> list[View]:
     """A camera, or a list of cameras or of {"frame", "camera"}, which may have a "field_to_world"
-    of their own where the head moves; frames count from 1."""
+    of their own where the head moves, and "edits" where it changes; frames count from 1."""
     if isinstance(facts, dict):
         facts = facts.get("cameras", [facts])
     out = []
@@ -211,7 +233,10 @@ def _listed(facts: Any) -> list[View]:
         frame = item.get("frame", number)
         if not isinstance(frame, int) or isinstance(frame, bool):
             raise ValueError("a frame is no whole number")
-        out.append(View(camera, frame, _own_place(item)))
+        changes = item.get("edits", "")
+        if not isinstance(changes, str):
+            raise ValueError("edits are no text")
+        out.append(View(camera, frame, _own_place(item), changes))
     return out
 
 

@@ -1,7 +1,8 @@
-"""Four tri-plane-like feature planes and their decoder: what the head generator's planes mean.
+"""Four or five tri-plane-like feature planes and their decoder: what a head field's planes mean.
 
 Source: EG3D (Chan et al. 2022, section 3.2) for planes and decoder. A plane more than theirs: the
-front and the back of a head share (x, y), so each half has a plane of its own.
+front and the back of a head share (x, y), so each half has a plane of its own. With five, so have
+its left and right side.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from engine.networks.stylegan2 import FullyConnected
 
 FRONT_BACK = -0.1  # of the box's half side: where front hands over to back,
 GATE = 0.06  # and how softly
+SIDES = 0.03  # how softly left hands over to right
 
 
 class PlaneDecoder(nn.Module):
@@ -34,18 +36,23 @@ class PlaneDecoder(nn.Module):
 
 
 def sample_planes(planes: Tensor, unit: Tensor) -> Tensor:
-    """Features [B, N, C] of planes [B, 4, C, R, R] at points [B, N, 3] in -1..1: the mean of
-    (x, y) on the front or the back plane, softly switched by z, (z, y) and (x, z)."""
-    b, _, c, _, _ = planes.shape
+    """Features [B, N, C] of planes [B, 4 or 5, C, R, R] at points [B, N, 3] in -1..1: the mean of
+    (x, y) on the front or the back plane, softly switched by z, (z, y) (of five planes: on the left
+    or the right one, softly switched by x) and (x, z)."""
+    b, n, c, _, _ = planes.shape
     x, y, z = unit.unbind(-1)
-    pairs = torch.stack([torch.stack(p, -1) for p in ((x, y), (x, y), (z, y), (x, z))], 1)
+    sides = ((z, y),) * (n - 3)
+    pairs = torch.stack([torch.stack(p, -1) for p in ((x, y), (x, y), *sides, (x, z))], 1)
     got = F.grid_sample(
         planes.flatten(0, 1),
         pairs.flatten(0, 1)[:, None],
         mode="bilinear",
         padding_mode="border",
         align_corners=False,
-    ).reshape(b, 4, c, -1)
+    ).reshape(b, n, c, -1)
     gate = torch.sigmoid((z - FRONT_BACK) / GATE)[:, None]
-    mixed = got[:, 0] * gate + got[:, 1] * (1 - gate) + got[:, 2] + got[:, 3]
+    side = got[:, 2]
+    if n == 5:
+        side = torch.lerp(got[:, 3], side, torch.sigmoid(x / SIDES)[:, None])
+    mixed = got[:, 0] * gate + got[:, 1] * (1 - gate) + side + got[:, -1]
     return (mixed / 3).transpose(1, 2)

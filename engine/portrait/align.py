@@ -75,7 +75,11 @@ def align(photo: Photo, points: np.ndarray, size: int = 512, widen: float = 1.0)
     points: [5, 2] pixels of the photo; they, size and widen as in alignment_matrix.
     Shrinking is antialiased, enlarging is bicubic.
     """
-    to_crop = alignment_matrix(points, size, widen)
+    return cut(photo, alignment_matrix(points, size, widen), size)
+
+
+def cut(photo: Photo, to_crop: np.ndarray, size: int) -> Aligned:
+    """The square of a photo that a similarity [3, 3] takes to a crop's size x size pixels."""
     crop = _resample(photo.rgb, to_crop, size, mirror=True)
     alpha = None
     if photo.alpha is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -37,13 +38,15 @@ class Sampler(ABC):
 
     name: the model's, as the artist knows it; sha256: of its file (hex), which tells whether a code
     was made with it; rows: names of a code's rows, from coarse to fine; picture_size: pixels a side
-    at which its pictures are sharp.
+    at which its pictures are sharp; directions: the file in which directions that were found for
+    the model are, or would be; None where they come with it.
     """
 
     name: str
     sha256: str
     rows: tuple[str, ...]
     picture_size: int
+    directions: Path | None = None
 
     @abstractmethod
     def z(self, seed: int) -> torch.Tensor:

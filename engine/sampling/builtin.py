@@ -29,6 +29,7 @@ FOV = math.radians(18)
 EXTENT = 0.385  # metres that fit the picture at the pivot
 PIVOT = (0.0, -0.008, 0.0)
 DRAWS, CLEAR = 20, 0.97  # a seed's numbers are drawn again while they lie between two hair styles
+EXPRESSION = 20.0  # coefficients at most: directions of expressions have large ones, seeds 1.3
 GRID, SMALL_GRID = 176, 112  # nodes along the box: a head's own, a small picture's
 THIN = 0.003  # metres: thinner hair is skin with a shadow on it
 LEAST = 0.08  # of the surface: less hair than this is stubble
@@ -43,9 +44,7 @@ class BuiltInSampler(Sampler):
     name = "built-in"
     picture_size = 512
 
-    def __init__(
-        self, prior: HeadPrior | None = None, model: DefaultModel | None = None
-    ) -> None:
+    def __init__(self, prior: HeadPrior | None = None, model: DefaultModel | None = None) -> None:
         """prior, model: others than the shipped ones. Raises WeightsError where the weights cannot
         be read."""
         self.model, self.prior = model or load_default(), prior or load_prior()
@@ -87,9 +86,7 @@ class BuiltInSampler(Sampler):
         code, none, full = (self.prior.unpack(self.prior.map(z, p)) for p in (psi, 0.0, 1.0))
         # The mapping knows whole heads, not truncated ones: w+ is that of the full shape, drawn to
         # the average of that shape, and as the hair style gives way to that of the average head.
-        shape, rest = (
-            shape_vector(p.identity, p.expression, p.hair)[None] for p in (full, none)
-        )
+        shape, rest = (shape_vector(p.identity, p.expression, p.hair)[None] for p in (full, none))
         ws = mapping.average(shape).lerp(mapping(more[None], shape)[0], psi)
         least, kept = (float(torch.minimum(p.hair, full.hair).sum()) for p in (none, code))
         share = (kept - least) / max(1 - least, 1e-6)
@@ -168,7 +165,7 @@ def _shape(parts: Parts) -> Shape:
     """The head space's shape of a head's parts: no residual, no camera."""
     return Shape(
         identity=parts.identity.clamp(-3, 3),
-        expression=parts.expression.clamp(-3, 3),
+        expression=parts.expression.clamp(-EXPRESSION, EXPRESSION),
         hair=parts.hair,
         offset=torch.zeros(()),
         residual=torch.zeros(1, RESIDUAL, RESIDUAL, RESIDUAL),

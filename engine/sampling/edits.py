@@ -10,7 +10,7 @@ from engine.errors import ParameterError
 from engine.sampling.base import Sampler
 from engine.systems.head.directions import Directions, load_directions
 
-MODEL = "built-in"  # the one whose codes have directions
+MODEL = "built-in"  # the one that comes with directions
 
 
 def parse_edits(text: str) -> dict[str, float]:
@@ -35,13 +35,19 @@ def parse_edits(text: str) -> dict[str, float]:
 
 
 def directions_of(sampler: Sampler) -> Directions:
-    """Raises ParameterError for a model without any, WeightsError where they cannot be read."""
-    if sampler.name != MODEL:
-        raise ParameterError(
-            f"The model {sampler.name} has no semantic directions.",
-            f"Choose the model {MODEL}, or leave the changes out.",
-        )
-    return load_directions()
+    """The built-in model's, or those found for an added one (see ganspace.py). Raises
+    ParameterError for a model without any, WeightsError where they cannot be read."""
+    if sampler.name == MODEL:
+        return load_directions()
+    if sampler.directions is not None and sampler.directions.is_file():
+        from engine.sampling.ganspace import load_found
+
+        return load_found(sampler.directions, sampler)
+    raise ParameterError(
+        f"The model {sampler.name} has no semantic directions.",
+        f"Find some with `python -m engine model directions {sampler.name} --find 10`, choose the"
+        f" model {MODEL}, or leave the changes out.",
+    )
 
 
 def edited(sampler: Sampler, code: Tensor, text: str) -> Tensor:

@@ -35,4 +35,6 @@ def open_sampler(
     generator = open_model(path)
     with safe_open(str(path), "pt") as file:
         sha256 = file.metadata()["sha256"]
-    return EG3DSampler(generator, path.stem, sha256, compute)
+    made = EG3DSampler(generator, path.stem, sha256, compute)
+    made.directions = registry.directions_beside(path)
+    return made

@@ -1,9 +1,11 @@
 """The texture: the field's colours everywhere, the photo's own skin where the photo sees it.
 
-The field's colours are first brought to the photo's tone: the ratio between photo and field, known
-on the visible skin, is smoothed and continued over the whole surface by a Laplace equation on the
-mesh. Then the photo's detail is laid over it, fading out at grazing angles, at the matte's edge and
-where one part hides another, so nothing of the background is seen and there is no seam.
+Painted views of the head (what a network made of the sides that no photo shows) lie over the
+field's colours as far as they are sure. These colours are then brought to the photo's tone: the
+ratio between photo and field, known on the visible skin, is smoothed and continued over the whole
+surface by a Laplace equation on the mesh. Then the photo's detail is laid over it, fading out at
+grazing angles, at the matte's edge and where one part hides another, so nothing of the background
+is seen and there is no seam.
 """
 
 from __future__ import annotations
@@ -40,16 +42,26 @@ DARK = 0.08  # added before ratios are taken, so that black hair does not rule t
 @dataclass(frozen=True)
 class PhotoView:
     """A photo of the head: its camera in field space, rgb uint8 [H, W, 3] and the matte alpha
-    float32 [H, W] in 0..1, both of the camera's width and height."""
+    float32 [H, W] in 0..1, both of the camera's width and height. places float32 [V, 3]: where the
+    mesh's vertices were when the photo was taken, if the head has changed since. sure float32
+    [H, W] in 0..1: of a painted view, how far each pixel may be believed; None for a photo, which
+    is believed over every painted view."""
 
     camera: Camera
     rgb: np.ndarray
     alpha: np.ndarray
+    places: np.ndarray | None = None
+    sure: np.ndarray | None = None
+
+    def vertices(self, mesh: Mesh) -> np.ndarray:
+        """The mesh's vertices [V, 3] as the photo saw them."""
+        return mesh.vertices if self.places is None else self.places
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A photo cut to the head: a camera with its picture, and one with depth and trust."""
+    """A photo cut to the head: a camera with its picture, and one with depth and trust; corners
+    [F, 3, 3] of the mesh's faces as it saw them; whether it is a painted view."""
 
     camera: Camera
     rgb: np.ndarray
@@ -57,6 +69,8 @@ class _Prepared:
     depth: np.ndarray
     trust: np.ndarray
     bias: float
+    corners: np.ndarray
+    painted: bool
 
 
 def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -77,8 +91,8 @@ def _window(camera: Camera, box: tuple[int, int, int, int], width: int, height: 
 
 
 def _prepare(mesh: Mesh, photo: PhotoView) -> _Prepared | None:
-    camera = photo.camera
-    pixels, z = camera.project(mesh.vertices.astype(np.float64))
+    camera, vertices = photo.camera, photo.vertices(mesh)
+    pixels, z = camera.project(vertices.astype(np.float64))
     if (z <= 0).any():
         return None
     low = np.maximum(np.floor(pixels.min(0)).astype(int) - 2, 0)
@@ -99,9 +113,12 @@ def _prepare(mesh: Mesh, photo: PhotoView) -> _Prepared | None:
         (dw, dh), Image.Resampling.BOX, box
     )
     depth_camera = _window(camera, box, dw, dh)
-    raster = rasterize(mesh.vertices, mesh.faces, depth_camera)
-    extent = float(np.ptp(mesh.vertices, 0).max())
+    raster = rasterize(vertices, mesh.faces, depth_camera)
+    extent = float(np.ptp(vertices, 0).max())
     trust = _trust(raster, np.asarray(matte), extent, min(dw, dh), box, camera)
+    if photo.sure is not None:
+        sure = Image.fromarray(photo.sure.astype(np.float32))
+        trust = trust * np.asarray(sure.resize((dw, dh), Image.Resampling.BILINEAR, box))
     return _Prepared(
         _window(camera, box, w, h),
         np.asarray(rgb).astype(np.float32) / 255,
@@ -109,6 +126,8 @@ def _prepare(mesh: Mesh, photo: PhotoView) -> _Prepared | None:
         ndimage.maximum_filter(np.where(np.isfinite(raster.depth), raster.depth, 0), 3),
         trust,
         0.006 * extent,
+        vertices[mesh.faces],
+        photo.sure is not None,
     )
 
 
@@ -200,11 +219,11 @@ def _look(
     return sample(view.rgb, x * f[0], y * f[1]), weight.astype(np.float32)
 
 
-def _turned(corners: np.ndarray, normals: np.ndarray, views: list[_Prepared]) -> np.ndarray:
-    """Which faces [F] any of the photos may show; positions and normals of corners [F, 3, 3]."""
-    out = np.zeros(len(corners), bool)
+def _turned(normals: np.ndarray, views: list[_Prepared]) -> np.ndarray:
+    """Which faces [F] any of the photos may show; normals of corners [F, 3, 3]."""
+    out = np.zeros(len(normals), bool)
     for view in views:
-        to_eye = (view.camera.position - corners).astype(np.float32)
+        to_eye = (view.camera.position - view.corners).astype(np.float32)
         facing = (normals * to_eye).sum(2) / np.linalg.norm(to_eye, axis=2)
         # Between corners a normal may face the eye a little more than at them.
         out |= facing.max(1) > GRAZING[0] - 0.1
@@ -246,14 +265,16 @@ def _colours(
     check: Callable[[], None],
 ) -> tuple[np.ndarray, ...]:
     """Of the covered texels of a raster that starts at row `top`: flat numbers in the raster [n],
-    the field's colours [n, 3], the photos' [n, 3] and how far to believe those [n]."""
+    the field's colours under the painted views' [n, 3], the photos' [n, 3] and how far to believe
+    those [n]."""
     at = np.flatnonzero(raster.face >= 0)
     f = len(base) / size
     colour = np.empty((len(at), 3), np.float32)
     photo = np.zeros((len(at), 3), np.float32)
     weight = np.zeros(len(at), np.float32)
-    corners, normals = mesh.vertices[mesh.faces], mesh.vertex_normals[mesh.faces]
-    turned = _turned(corners, normals, views)
+    painted, photos = ([v for v in views if v.painted is kind] for kind in (True, False))
+    normals = mesh.vertex_normals[mesh.faces]
+    turned = _turned(normals, views)
     for i in range(0, len(at), CHUNK):
         check()
         part, here = at[i : i + CHUNK], slice(i, i + CHUNK)
@@ -262,18 +283,28 @@ def _colours(
             continue
         shown = turned[raster.face.reshape(-1)[part]]
         part, here = part[shown], i + np.flatnonzero(shown)
-        points = _texels(mesh, raster, corners, part)
         n = _texels(mesh, raster, normals, part)
         n /= np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-9)
-        total = np.zeros(len(part), np.float32)
-        for view in views:
-            seen, w = _look(view, points, n)
-            # The best view rules; the steep power keeps two photos from doubling features.
-            photo[here] += seen * (w**4)[:, None]
-            total += w**4
-            weight[here] = np.maximum(weight[here], w)
-        photo[here] /= np.maximum(total, 1e-12)[:, None]
+        looks = [
+            [_look(view, _texels(mesh, raster, view.corners, part), n) for view in group]
+            for group in (painted, photos)
+        ]
+        seen, sure = _mixed(looks[0], len(part))
+        colour[here] += (seen - colour[here]) * sure[:, None]
+        photo[here], weight[here] = _mixed(looks[1], len(part))
     return at, colour, photo, weight
+
+
+def _mixed(looks: list[tuple[np.ndarray, np.ndarray]], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of what views show of `count` points, colour and weight each: the mean colour [n, 3] and how
+    far to believe it [n]."""
+    colour, total, most = np.zeros((count, 3), np.float32), *np.zeros((2, count), np.float32)
+    for seen, w in looks:
+        # The best view rules; the steep power keeps two photos from doubling features.
+        colour += seen * (w**4)[:, None]
+        total += w**4
+        most = np.maximum(most, w)
+    return colour / np.maximum(total, 1e-12)[:, None], most
 
 
 def bake(
@@ -285,9 +316,9 @@ def bake(
 ) -> np.ndarray:
     """The texture uint8 [size, size, 3] (row 0 at the top, display sRGB) of a mesh with uvs.
 
-    photos: may be empty; then the field's colours are all there is. The field is asked for colours
-    at half the texture's resolution, which is still finer than any field. check: called often;
-    raises to cancel.
+    photos: photos and painted views; without any the field's colours are all there is. The field
+    is asked for colours at half the texture's resolution, which is still finer than any field.
+    check: called often; raises to cancel.
     """
     base = _field_texture(mesh, field, min(max(size // 2, 64), FIELD_SIDE), check)
     views = []

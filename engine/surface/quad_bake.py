@@ -4,6 +4,7 @@ of what no field and no photo shows: skin under hair, the mouth's inside, the ey
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from engine.surface.rasterize import rasterize, rasterize_uvs, sample
 SCALP = 0.5  # of hair's colour in that of skin under hair
 FRINGE = 0.009  # metres beside covered skin in which photo and field still show strands
 INSIDE = np.array([0.30, 0.11, 0.10])  # colour at the end of the mouth's bag
+EYE_REACH = 0.03  # metres round an eye's centre whose vertices move as it does
 MAP_SIDE = 1024  # pixels of the picture in which hair that hides skin is found, at most
 
 
@@ -101,15 +103,16 @@ def _bare(mesh: Mesh, covered: np.ndarray, photo: baking.PhotoView) -> baking.Ph
     camera = photo.camera
     scale = min(1.0, MAP_SIDE / max(camera.width, camera.height))
     size = max(2, round(camera.width * scale)), max(2, round(camera.height * scale))
-    raster = rasterize(mesh.vertices, mesh.faces, camera.resized(*size))
+    vertices = photo.vertices(mesh)
+    raster = rasterize(vertices, mesh.faces, camera.resized(*size))
     hidden = raster.interpolate(covered[mesh.faces][..., None])[..., 0]
     # Strands reach over the border: trust begins a little away from it.
-    pixels, _ = camera.resized(*size).project(mesh.vertices.astype(np.float64))
-    unit = np.ptp(pixels[:, 1]) / np.ptp(mesh.vertices[:, 1])  # pixels a metre, about
+    pixels, _ = camera.resized(*size).project(vertices.astype(np.float64))
+    unit = np.ptp(pixels[:, 1]) / np.ptp(vertices[:, 1])  # pixels a metre, about
     away = ndimage.distance_transform_edt(hidden < 0.5) / (FRINGE * unit)
     clear = (baking.smoothstep(away, 0.3, 1.0) * (1 - hidden)).astype(np.float32)
     picture = Image.fromarray(clear).resize((camera.width, camera.height))
-    return baking.PhotoView(camera, photo.rgb, photo.alpha * np.asarray(picture))
+    return replace(photo, alpha=photo.alpha * np.asarray(picture))
 
 
 def _insides(
@@ -137,7 +140,10 @@ def _insides(
     lip = np.median(own[bag & (depth[:, 0] < 0.5)], 0)
     inside = lip * (1 - depth) + INSIDE * lip.mean() / 0.45 * depth
     for photo in photos[:1]:
-        share, shown = _between_lips(head, photo, points, mouth, lips - 0.004)
+        then = replace(head, vertices=photo.vertices(head.triangles()))
+        points = np.einsum("nk,nkc->nc", weights, then.vertices[faces[face]])
+        lips = then.vertices[np.unique(faces[part == mouth]), 2].max()
+        share, shown = _between_lips(then, photo, points, mouth, lips - 0.004)
         inside = inside + (shown - inside) * share[:, None]
     shadow = np.median(own[~bag], 0) * 0.6
     mixed = np.where(bag[:, None], inside, shadow)
@@ -163,6 +169,14 @@ def _between_lips(
     return share, sample(photo.rgb, x * ratio[0], y * ratio[1]) / 255.0
 
 
+def _since(head: QuadHead, photo: baking.PhotoView, centre: np.ndarray) -> np.ndarray:
+    """The way [3] from an eye's place now to where a photo saw it."""
+    if photo.places is None:
+        return np.zeros(3)
+    near = np.linalg.norm(head.vertices - centre, axis=1) < EYE_REACH
+    return (photo.places - head.vertices)[near].mean(0).astype(np.float64)
+
+
 def _eye_colours(
     head: QuadHead, field: HeadField, photos: Sequence[baking.PhotoView]
 ) -> tuple[np.ndarray, float]:
@@ -181,7 +195,7 @@ def _eye_colours(
             points = eye.centre + eye.radius * local @ looking(eye.gaze).T
             if photos:
                 camera = photos[0].camera
-                pixels, _ = camera.project(points)
+                pixels, _ = camera.project(points + _since(head, photos[0], eye.centre))
                 x, y = np.floor(pixels).astype(int).T
                 inside = (x >= 0) & (y >= 0) & (x < camera.width) & (y < camera.height)
                 seen[name].append(photos[0].rgb[y[inside], x[inside]] / 255.0)

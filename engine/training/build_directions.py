@@ -13,20 +13,19 @@ gender, weight and descent; a wide nose at an equal face. Then each direction is
 amount of 1 moves the attribute that it is named after by its unit (see units), and what it still
 does to attributes of another kind is taken out with their own directions (`untangle`). Attributes
 are measured, never read off the code: lengths between landmarks, colours that the generator paints;
-age and gender by a regressor that was trained on other people than the directions.
+age and gender by a regressor that was trained on other people than the directions. Expressions are
+composed, see directions_composed.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.checkpoints import default
@@ -35,6 +34,7 @@ from engine.systems.head.directions import PATH
 from engine.systems.head.prior import HeadPrior, Parts, load_prior
 from engine.training import directions_data as data
 from engine.training.directions_card import card, meaning
+from engine.training.directions_composed import with_expressions, write
 from engine.training.directions_data import FACE, SHAPE, Attributes
 from engine.training.heads.dataset import HELD_OUT
 from engine.training.heads.pack import Pack
@@ -309,14 +309,10 @@ def main(argv: list[str] | None = None) -> None:
         "weights": model.sha256,
         "regressor": seen,
         "seeds": args.heads,
-        "bytes": tensor.numel() * 2,
         "version": 1,
     }
-    temporary = args.out.with_suffix(".tmp")
-    facts = {"directions": json.dumps(about, sort_keys=True), "format": "pt"}
-    save_file({"directions": tensor}, temporary, facts)
-    temporary.chmod(0o644)
-    temporary.replace(args.out)
+    tensor, about = with_expressions(tensor, about)
+    write(tensor, about, args.out)
     text = card(about, ALL, table, len(people), TESTED)
     args.out.with_suffix(".md").write_text(text)
     print(text[text.index("| direction | age") :])

@@ -32,6 +32,14 @@ moves the weights of the styles towards `long01` and away from none.
 makes file and card again, and must be run after the head model's weights have changed (these
 belong to generator `{weights}`).
 
+**Expressions.** {expressions} are composed of the shape keys of the mesh of quads (see `quad.md`),
+fitted by the expression space's coefficients: {explained} of the squared displacement. They are
+part of the shape alone: no wrinkle is painted.
+
+    python -m engine.training.directions_composed
+
+puts them into the file by itself.
+
 **What each does to each.** On {tested} held-out people with calm faces: mean change of every
 attribute, in its unit (above), between amounts of -1/2 and 1/2 (smile: 0 and 1). Attributes are
 measured: lengths between landmarks, what the expression does to them, colours that the generator
@@ -88,7 +96,10 @@ def card(
             for attribute, x in zip(attributes, line)
         ]
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    shares = about["explained"]
     return CARD.format(
+        expressions=", ".join(f"*{name}*" for name in shares),
+        explained=", ".join(f"{share:.0%}" for share in shares.values()),
         people=people,
         tested=tested,
         meanings="\n".join(meanings),

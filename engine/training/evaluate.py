@@ -30,6 +30,8 @@ from PIL import Image
 from engine import device
 from engine.cameras import Camera
 from engine.checkpoints import default
+from engine.checkpoints.instant import load_instant
+from engine.inversion.instant import reconstruct_instant
 from engine.inversion.reconstruct import PRESETS, Reconstruction, encode_only, reconstruct
 from engine.portrait.align import Aligned, align
 from engine.portrait.image import Photo
@@ -54,24 +56,27 @@ from engine.training.prior_data import template_mean
 from engine.training.truth import PORTRAIT, Truth, Truths, View
 
 BALANCED = PRESETS["balanced"]
+INSTANT = "instant"
 # None: the networks' answers alone, see encode_only.
 VARIANTS = {
     "encoder": None,
+    INSTANT: INSTANT,  # a system of its own, see engine/inversion/instant.py
     "fast": PRESETS["fast"],
     "w+": replace(BALANCED, tuning=0, planes=0),
     "pivotal": replace(BALANCED, planes=0),
     "balanced": BALANCED,
     "best": PRESETS["best"],
 }
-USUAL = ("encoder", "fast", "w+", "pivotal", "balanced")
+USUAL = ("encoder", INSTANT, "fast", "w+", "pivotal", "balanced")
 FRONTAL = 45.0  # degrees of yaw
 GREY = 0.5
 CHUNK = 16  # heads whose features are kept together
 JUMP = 0.015  # metres between a pixel's neighbours: an edge of the true face, which has no normal
 # What the figures depend on.
-CODE = ("cameras.py", "checkpoints/default.py", "fields/*.py", "headspace/*.py", "inversion/*.py",
-        "networks/*.py", "portrait/*.py", "sampling/*.py", "systems/head/*.py", "training/*.py",
-        "training/heads/*.py")  # fmt: skip
+CODE = ("cameras.py", "checkpoints/default.py", "checkpoints/instant.py", "fields/*.py",
+        "headspace/*.py", "inversion/*.py", "networks/*.py", "portrait/*.py", "sampling/*.py",
+        "systems/head/*.py", "systems/lrm/head.py", "systems/lrm/lift.py", "training/*.py",
+        "training/heads/*.py", "weights/instant.safetensors")  # fmt: skip
 _state: dict = {}
 
 
@@ -205,6 +210,8 @@ def evaluate(job: tuple[str, int]) -> dict:
     begun = time.process_time()
     if VARIANTS[variant] is None:
         made = encode_only(model, aligned, compute)
+    elif variant == INSTANT:
+        made = reconstruct_instant(model, load_instant(), aligned, compute)
     else:
         made = reconstruct(model, aligned, VARIANTS[variant], compute,
                            lambda f, s: None, lambda f, c: None)  # fmt: skip

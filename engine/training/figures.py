@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MARKS = "<!-- metrics: written by engine.training.figures -->", "<!-- end of metrics -->"
 NAMES = {  # of the variants in evaluate.py
     "encoder": "encoder only",
+    "instant": "*instant*",
     "fast": "*fast*",
     "w+": "+ w+",
     "pivotal": "+ pivotal tuning",
@@ -73,12 +74,12 @@ def samples_table(found: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
-def rewritten(text: str, tables: str) -> str:
+def rewritten(text: str, tables: str, marks: tuple[str, str] = MARKS) -> str:
     """A document with what lies between the marks replaced. Raises ValueError without marks."""
-    start, end = (text.find(mark) for mark in MARKS)
+    start, end = (text.find(mark) for mark in marks)
     if not 0 <= start < end:
         raise ValueError("the document lacks the marks")
-    return text[: start + len(MARKS[0])] + "\n\n" + tables + "\n\n" + text[end:]
+    return text[: start + len(marks[0])] + "\n\n" + tables + "\n\n" + text[end:]
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -23,19 +23,24 @@ def ssim(image: np.ndarray, reference: np.ndarray) -> float:
     equation 13 with the authors' constants and Gaussian window (11 x 11, sigma 1.5), the mean over
     pixels whose window lies inside, and over channels.
     """
+    return float(ssim_map(image, reference)[5:-5, 5:-5].mean())
+
+
+def ssim_map(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """The same for each pixel and channel [H, W, C]; near the edge, windows see the picture
+    mirrored."""
     if image.shape != reference.shape or min(image.shape[:2]) < 11:
         raise ValueError(f"cannot compare pictures of shapes {image.shape} and {reference.shape}")
     a, b = image.astype(np.float64), reference.astype(np.float64)
 
     def mean(x: np.ndarray) -> np.ndarray:
-        smooth = ndimage.gaussian_filter(x, (1.5, 1.5, 0), truncate=5 / 1.5)
-        return smooth[5:-5, 5:-5]
+        return ndimage.gaussian_filter(x, (1.5, 1.5, 0), truncate=5 / 1.5)
 
     ma, mb = mean(a), mean(b)
     va, vb, both = mean(a * a) - ma * ma, mean(b * b) - mb * mb, mean(a * b) - ma * mb
     c1, c2 = 0.01**2, 0.03**2
     top = (2 * ma * mb + c1) * (2 * both + c2)
-    return float((top / ((ma * ma + mb * mb + c1) * (va + vb + c2))).mean())
+    return top / ((ma * ma + mb * mb + c1) * (va + vb + c2))
 
 
 def mask_box(mask: np.ndarray, least: int = 11) -> tuple[slice, slice]:

@@ -6,11 +6,12 @@
 
 Steps: head space, heads, canonical positions, perception and appearance (side by side), the
 perception's calibration, a first weights file, studio sittings, the adversarial stage, the weights
-file, the prior, figures, a sheet. --minutes is shared among the three trainings; the other steps
-take what they take. Each step runs the script that docs/training.md names, as a process of its
-own, and prints what it cost; its output is in OUT/logs. A run that was stopped goes on where it
-was: `steps.json` knows what is done, and the scripts themselves keep what they have. The result is
-OUT/head.safetensors, OUT/prior.safetensors and OUT/metrics.json; nothing that ships is touched.
+file, the small LRM of the preset instant, the prior, figures, a sheet. --minutes is shared among
+the four trainings; the other steps take what they take. Each step runs the script that
+docs/training.md names, as a process of its own, and prints what it cost; its output is in OUT/logs.
+A run that was stopped goes on where it was: `steps.json` knows what is done, and the scripts
+themselves keep what they have. The result is OUT/head.safetensors, OUT/instant/instant.safetensors,
+OUT/prior.safetensors and OUT/metrics.json; nothing that ships is touched.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from safetensors.torch import load_file, save_file
 from engine.checkpoints.default import PATH as SHIPPED
 from engine.training.heads.dataset import HELD_OUT, SHARD
 
-SHARES = {"perception": 0.3, "appearance": 0.3, "gan": 0.4}  # of the minutes
+# Of the minutes:
+SHARES = {"perception": 0.27, "appearance": 0.27, "gan": 0.36, "instant": 0.1}
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class Plan:
     """How much of everything. minutes: of each training; the others count heads or steps.
 
     space_heads: that the head space is made from; held_out: heads for the trainings' reports;
-    calibrated: pictures; sittings: studio seeds; compared: held-out heads the prior is compared
-    with; evaluated, variants, samples: of `evaluate`; sheets, pixels: of `sheets`.
+    calibrated, lifted: pictures; sittings: studio seeds; compared: held-out heads the prior is
+    compared with; evaluated, variants, samples: of `evaluate`; sheets, pixels: of `sheets`.
     """
 
     space_heads: int = 2000
@@ -50,6 +52,7 @@ class Plan:
     held_out: int = 100
     calibrated: int = 4000
     sittings: int = 1500
+    lifted: int = 2000
     minutes: dict[str, float] = field(
         default_factory=lambda: {k: 240 * v for k, v in SHARES.items()}
     )
@@ -73,6 +76,7 @@ def tiny(minutes: float) -> Plan:
         held_out=0,
         calibrated=240,
         sittings=16,
+        lifted=12,
         minutes={k: minutes * v for k, v in SHARES.items()},
         gan=("--wild", "2", "--sittings", "1", "--views", "1"),
         prior_heads=40,
@@ -104,7 +108,7 @@ class Step:
 def steps(plan: Plan, out: Path, workers: int, seed: int, start: Path | None) -> list[Step]:
     """All steps. start: folder of unpacked weights to go on from (see `unpack`), or None."""
     here = "engine.training."
-    heads, sittings = out / "heads", out / "sittings"
+    heads, sittings, lifted = out / "heads", out / "sittings", out / "lifted"
     space = (start or out) / "headspace.safetensors"
     mean = space.with_suffix(".mean.npy")
     trained = {n: out / n / f"{n}.safetensors" for n in SHARES}
@@ -165,6 +169,14 @@ def steps(plan: Plan, out: Path, workers: int, seed: int, start: Path | None) ->
              (sittings / "studio_00000000.npz",), copies=((mean, sittings / "mean.npy"),)),
         Step("adversarial stage", (gan,), (trained["gan"],), threads=workers),
         Step("weights", (pack(trained["gan"], head),), (head,)),
+        Step("lifted pictures", ((f"{here}lrm_data", "--heads", str(heads), "--out", str(lifted),
+                                  "--pictures", str(plan.lifted), "--held-out",
+                                  str(min(plan.held_out, 50)), "--weights", str(head),
+                                  "--seed", str(seed)),),
+             (lifted / f"lift_{seed:03d}000000.npz",), clears=(lifted,)),
+        Step("instant", ((f"{here}train_lrm", "--data", str(lifted), "--out",
+                          str(out / "instant"), "--minutes", f"{plan.minutes['instant']:g}",
+                          "--seed", str(seed)),), (trained["instant"],)),
         Step("prior", ((f"{here}build_prior", "--work", str(out / "prior"), "--out", str(prior),
                         "--heads", str(plan.prior_heads), "--closeups", str(plan.closeups),
                         "--steps", str(plan.detail_steps), "--held-out", str(plan.compared),

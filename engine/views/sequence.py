@@ -28,12 +28,14 @@ LARGE = 1 << 23  # unless they have more pixels: of those one after the other
 class View:
     """One picture to make: through which camera, and its frame number.
 
-    field_to_world: where the head stands in this frame, where it moves (see Style).
+    field_to_world: where the head stands in this frame, where it moves (see Style). edits: changes
+    of the head in this frame, such as "age=1" (see bake); "" for none.
     """
 
     camera: Camera
     frame: int
     field_to_world: tuple[float, ...] | None = None
+    edits: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,15 @@ def bake(
     style: Style,
     check: Callable[[], None],
     inside: str = "",
+    edited: Callable[[str], Field] | None = None,
 ) -> Iterator[Written]:
     """Make the pictures name_0001.png ... in a folder, yielding each that is on disk, in order.
 
     identity: tells the field's contents apart; together with camera and style it decides whether a
     picture that is there is the one wanted. However it ends, what was finished stays, whole, and is
     recorded. check: called often, may raise to cancel. inside: a folder within the folder, where
-    the pictures go. Raises OutputError.
+    the pictures go. edited: gives the field with the edits of a view that has any. Raises
+    OutputError.
     """
     ledger = Ledger(folder, name, inside)
     waiting: list[tuple[Written, Future]] = []
@@ -121,13 +125,14 @@ def bake(
             own = style
             if view.field_to_world and style.format == "exr":
                 own = replace(style, field_to_world=view.field_to_world)
-            key = _key(identity, view.camera, own)
+            key = _key(identity, view, own)
             if ledger.has(path, key):
                 yield from settled(0)
                 yield Written(index, view.frame, path, None)
                 continue
             with_normals = style.format == "exr" and style.normals
-            shown = look(field, view.camera, with_normals, check)
+            seen = edited(view.edits) if edited is not None and view.edits else field
+            shown = look(seen, view.camera, with_normals, check)
             future = writer.submit(write, path, shown, view.camera, own, key)
             waiting.append((Written(index, view.frame, path, shown), future))
             yield from settled(WAITING if shown.alpha.size <= LARGE else 0)
@@ -135,8 +140,9 @@ def bake(
     ledger.tidy()
 
 
-def _key(identity: str, camera: Camera, style: Style) -> str:
-    facts = camera.to_json()
+def _key(identity: str, view: View, style: Style) -> str:
+    facts = view.camera.to_json()
     del facts["name"]
-    text = json.dumps([__version__, identity, facts, asdict(style)], sort_keys=True)
+    made_from = [__version__, identity, facts, asdict(style)]
+    text = json.dumps(made_from + [view.edits] * bool(view.edits), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -19,9 +19,14 @@ def pack(head: bpy.types.Object, name: str, data: bytes) -> bpy.types.Image:
     and that survives saving, moving, appending and undo. A leading dot hides it from the menus
     that offer images. Blender's own File > External Data > Unpack turns it into a file.
     """
-    image = images.packed(f".{name} field", data, f"{name} field.safetensors")
+    image = packed(name, data)
     head[FIELD] = image
     return image
+
+
+def packed(name: str, data: bytes) -> bpy.types.Image:
+    """`data` in the .blend as pack() keeps it, owned by nobody yet."""
+    return images.packed(f".{name} field", data, f"{name} field.safetensors")
 
 
 def keep_beside(head: bpy.types.Object, name: str, data: bytes) -> str:
@@ -40,12 +45,13 @@ def keep_beside(head: bpy.types.Object, name: str, data: bytes) -> str:
     return path
 
 
-def read(head: bpy.types.Object) -> bytes:
-    """The bytes of the head's field file. Raises FileNotFoundError with an artist's sentence."""
-    image = head.get(FIELD)
+def read(head: bpy.types.Object, packed: str = FIELD, beside: str = BESIDE) -> bytes:
+    """The bytes of the head's field file. Raises FileNotFoundError with an artist's sentence.
+    packed, beside: the properties that hold it."""
+    image = head.get(packed)
     if image is not None and image.packed_file is not None:
         return image.packed_file.data
-    path = head.get(BESIDE) or (image.filepath_raw if image is not None else "")
+    path = head.get(beside) or (image.filepath_raw if image is not None else "")
     path = bpy.path.abspath(path, library=head.library) if path else ""
     if not path or not os.path.isfile(path):
         raise FileNotFoundError(f"The field of {head.name} is neither in this file nor beside it.")

@@ -101,7 +101,7 @@ def build(
             field_store.keep_beside(head, prepared.name, prepared.field)
         elif keep:
             field_store.pack(head, prepared.name, prepared.field)
-        parts = _parts(prepared, head)
+        parts = parts_of(prepared, head)
         if into is not None:
             for made in (head, *parts):
                 into.objects.link(made)
@@ -122,7 +122,7 @@ def build(
 def rebuild(context: bpy.types.Context, head: bpy.types.Object, prepared: Prepared) -> None:
     """Give `head` a newly extracted mesh, material and texture; the rest of it stays."""
     with whole():
-        data, parts = _mesh(prepared), _parts(prepared, head)
+        data, parts = mesh_of(prepared), parts_of(prepared, head)
     quads.remove_parts(head, parts)
     for collection in head.users_collection:
         for made in parts:
@@ -163,6 +163,22 @@ def record(head: bpy.types.Object) -> dict:
         return {}
 
 
+def note(head: bpy.types.Object, parameters: dict) -> None:
+    """Record parameters that the head has been made anew with."""
+    kept = record(head)
+    kept["parameters"] = (kept.get("parameters") or {}) | parameters
+    head[RECORD] = json.dumps(kept)
+
+
+def quality(record: dict) -> tuple[float | None, list[str]]:
+    """The engine's score of a reconstruction, 0..1, and its warnings, from what was recorded; None
+    and nothing where there is none."""
+    found = (record.get("figures") or {}).get("quality") or {}
+    score = found.get("score")
+    known = isinstance(score, (int, float))
+    return (float(score) if known else None), [str(x) for x in found.get("warnings") or ()]
+
+
 def recipe(head: bpy.types.Object) -> dict:
     """How a head was made that came from seeds: the engine's recipe with "model" and "sha256".
     {} for any other object."""
@@ -171,9 +187,9 @@ def recipe(head: bpy.types.Object) -> dict:
 
 
 def only_seed(recipe: dict) -> int | None:
-    """The seed of a recipe that is nothing but one seed; None if it is more."""
+    """The seed of a recipe that is nothing but one seed, unedited; None if it is more."""
     heads = recipe.get("heads") or [None]
-    plain = len(heads) == 1 and recipe.get("mix_seed", -1) < 0
+    plain = len(heads) == 1 and recipe.get("mix_seed", -1) < 0 and not recipe.get("edits")
     return heads[0] if plain and isinstance(heads[0], int) else None
 
 
@@ -198,7 +214,7 @@ def select(context: bpy.types.Context, head: bpy.types.Object) -> None:
 
 
 def _make(prepared: Prepared, parameters: dict) -> bpy.types.Object:
-    head = bpy.data.objects.new(prepared.name, _mesh(prepared))
+    head = bpy.data.objects.new(prepared.name, mesh_of(prepared))
     head["triplane_field_to_object"] = [float(x) for x in prepared.field_to_object.ravel()]
     head["triplane_camera"] = json.dumps(prepared.camera.to_json())
     head["triplane_metres_per_unit"] = float(prepared.record.get("metres_per_unit", 1.0))
@@ -219,7 +235,7 @@ def _camera(prepared: Prepared, head: bpy.types.Object) -> bpy.types.Object:
     return camera
 
 
-def _parts(prepared: Prepared, head: bpy.types.Object) -> list[bpy.types.Object]:
+def parts_of(prepared: Prepared, head: bpy.types.Object) -> list[bpy.types.Object]:
     """New eyes, and quads where they stand beside the surface; not yet in a collection."""
     if prepared.quads is None:
         return []
@@ -228,7 +244,8 @@ def _parts(prepared: Prepared, head: bpy.types.Object) -> list[bpy.types.Object]
     return quads.build_eyes(prepared.name, prepared.quads, head)
 
 
-def _mesh(prepared: Prepared) -> bpy.types.Mesh:
+def mesh_of(prepared: Prepared) -> bpy.types.Mesh:
+    """The mesh with its material and packed texture."""
     if prepared.quads is not None and not prepared.beside:
         return quads.build_data(prepared.name, prepared.quads)
     data = mesh.build_mesh(prepared.name, prepared.vertices, prepared.faces, prepared.uvs)

@@ -29,6 +29,17 @@ def image(path: str, name: str, facts: dict) -> bpy.types.Image:
     return found
 
 
+def of_head(name: str) -> list[tuple[bpy.types.Image, dict]]:
+    """(image, facts) of the sequences that show the head of this name. Cheap enough for a panel."""
+    found = []
+    for image in bpy.data.images:
+        if MARK in image:
+            facts = json.loads(image[MARK])
+            if facts.get("head") == name:
+                found.append((image, facts))
+    return found
+
+
 def _sequence(path: str) -> tuple[str, ...]:
     """What the files of one sequence have in common."""
     stem, ending = os.path.splitext(path)

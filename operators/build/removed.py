@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bpy
 
-from . import field, quads
+from . import edited, field, quads
 from . import head as heads
 
 
@@ -15,8 +15,7 @@ def remove(head: bpy.types.Object) -> None:
     camera, data = heads.photo_camera(head), head.data
     materials = [m for m in data.materials if m is not None]
     images = {n.image for m in materials for n in _nodes(m) if n.image is not None}
-    if head.get(field.FIELD) is not None:
-        images.add(head[field.FIELD])
+    images |= {head[name] for name in (field.FIELD, edited.BASE) if head.get(name) is not None}
     blocks: list[bpy.types.ID] = [data, *materials]
     if camera is not None:
         images |= {b.image for b in camera.data.background_images if b.image is not None}

@@ -27,7 +27,7 @@ def through(
     as before afterwards. Raises ParameterError for a camera that the engine does not have.
     """
     found = []
-    for frame in _visited(context, list(frames)):
+    for frame in visited(context, list(frames)):
         depsgraph = context.evaluated_depsgraph_get()
         width, height = resolution(context.scene)
         scale = size / max(width, height) if size else 1.0
@@ -90,8 +90,8 @@ def _kept_frame(scene: bpy.types.Scene) -> Iterator[None]:
             scene.camera = camera  # markers may have changed it
 
 
-def _visited(context: bpy.types.Context, frames: list[int]) -> Iterator[int]:
-    """The frames, the scene standing at each of them."""
+def visited(context: bpy.types.Context, frames: list[int]) -> Iterator[int]:
+    """The frames, the scene standing at each of them; then as before."""
     scene = context.scene
     with _kept_frame(scene):
         for frame in frames:

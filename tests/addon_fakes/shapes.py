@@ -219,7 +219,10 @@ RECONSTRUCT = Job(
     "A ball instead of a head.",
     (
         Param("photo", str, "", "photo"),
-        Param("preset", str, "balanced", "preset", choices=("fast", "balanced", "best")),
+        Param("preset", str, "balanced", "preset"),
+        Param("method", str, "auto", "method"),
+        Param("model", str, "built-in", "model"),
+        Param("models", str, "", "folder"),
         Param("face_index", int, 0, "face", "", 0, 99),
         Param("points", float, (), "points", "pixels", size=10),
         *_MESH,

@@ -78,7 +78,7 @@ def masks(space: HeadSpace, mass: Tensor, size: int) -> Tensor:
 def add_strands(
     planes: Tensor, decoder: PlaneDecoder, points: Tensor, space: HeadSpace, mass: Tensor
 ) -> Tensor:
-    """Planes [4, C, P, P] with strands; points [N, 3]: canonical ones of this head's hair."""
+    """Planes [4 or 5, C, P, P] with strands; points [N, 3]: canonical ones of this head's hair."""
     if len(points) < FEWEST:
         return planes
     features = sample_planes(planes[None], points[None] / space.bounds[1, 0]).mean(1)[0]
@@ -95,5 +95,8 @@ def add_strands(
     size = planes.shape[-1]
     streaks = torch.stack([noise(size, 0), noise(size, 0), noise(size, 1)])
     planes = planes.clone()
-    planes[:3] += (masks(space, mass, size) * streaks)[:, None] * step[:, None, None]
+    streaks = (masks(space, mass, size) * streaks)[:, None] * step[:, None, None]
+    planes[:3] += streaks
+    if len(planes) == 5:  # the other side
+        planes[3] += streaks[2]
     return planes

@@ -1,0 +1,1 @@
+"""Changing a head that is there, along semantic directions."""
