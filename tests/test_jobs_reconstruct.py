@@ -228,7 +228,7 @@ EARLY = ("reading the photo", "finding the face", "cutting out the head", "fitti
 def test_cancelled_at_a_step_it_stops_there(done, step, monkeypatch):
     """The first look after the step has begun ends the job: nothing swallows the cancellation."""
     if step in LATE:  # what comes before has been done already
-        monkeypatch.setattr(stages, "reconstruct", lambda *args: done.made)
+        monkeypatch.setattr(stages, "invert", lambda *args: done.made)
     reached, looks = [], []
 
     def look() -> bool:
