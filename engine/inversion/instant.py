@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from engine.headspace.space import HeadSpace
 from engine.inversion import pose, shape
 from engine.inversion.appearance import Target, surface_points
 from engine.inversion.colours import Fitted, covered_by_hair, see_photo, strands_of
+from engine.inversion.hair import likely_mass
 from engine.inversion.outline import to_outline
 from engine.inversion.reconstruct import (
     CROP,
@@ -95,7 +97,7 @@ def planes_of(
     """The planes [1, 5, C, P, P] of a crop [1, 3, S, S] in 0..1 whose matte, skin and hair are
     classes [1, 3, S, S]; P = FINE * SIZE."""
     space = canonical.space
-    surfaces = [surface(space, space.hair(guess.hair, guess.offset))]
+    surfaces = [surface(space, shape.hair_mass(space, guess))]
     forward = [canonical.forward_lattice(guess.identity, guess.expression)]
     small = [F.interpolate(x, (SIZE, SIZE), mode="area") for x in (crop, classes)]
     coarse = lift(surfaces, forward, guess.pose[None], *small, space.bounds)
@@ -111,7 +113,7 @@ def planes_of(
 def hair_moved(lrm: HeadLrm, space: HeadSpace, guess: shape.Shape, planes: Tensor) -> Tensor:
     """How far the LRM moves the hair, metres, as a smooth canonical lattice [1, L, L, L]."""
     q = lattice.nodes(LATTICE, space.bounds)
-    mass = lattice.sample(space.hair(guess.hair, guess.offset), q, space.bounds)[:, 0]
+    mass = lattice.sample(shape.hair_mass(space, guess), q, space.bounds)[:, 0]
     skin = lattice.sample(space.skin_distance[None], q, space.bounds)[:, 0]
     near = torch.minimum(mass, skin).abs() < BAND
     value = torch.zeros_like(mass)
@@ -140,6 +142,7 @@ def reconstruct_instant(
     cut = cut_out(aligned, seen, check)
     report(0.5, "painting the head")
     guess = first_guess(model, seen)
+    guess = replace(guess, mass=likely_mass(model.space, guess.hair))
     crop = torch.from_numpy(aligned.crop).permute(2, 0, 1)[None].float() / 255
     belief = F.interpolate(
         seen.classes.float().softmax(1), (CROP, CROP), mode="bilinear", align_corners=False

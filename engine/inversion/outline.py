@@ -18,7 +18,7 @@ from torch import Tensor
 from engine.headspace import lattice
 from engine.headspace.space import HeadSpace
 from engine.inversion import pose as poses
-from engine.inversion.shape import Canonical, Shape, distance_at
+from engine.inversion.shape import Canonical, Shape, distance_at, hair_mass
 
 RAYS, SAMPLES = 72, 44  # a side of the picture; along each ray
 DEEP = 0.19  # metres before and behind the head's origin that rays are looked at
@@ -43,7 +43,7 @@ def to_outline(
     """
     bounds, size = space.bounds, moved.shape[-1]
     forward = canonical.forward_lattice(guess.identity, guess.expression)
-    mass = space.hair(guess.hair, guess.offset)
+    mass = hair_mass(space, guess)
     at = (torch.arange(RAYS) + 0.5) / RAYS
     places = torch.stack(torch.meshgrid(at, at, indexing="xy"), -1).reshape(-1, 2)
     origin, directions = poses.rays(guess.pose, places)
