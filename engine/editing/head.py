@@ -57,7 +57,7 @@ class HeadEditor:
         if field.origin is None:
             raise WeightsError(
                 "This head holds no latent code, so it cannot be edited.",
-                "Make it again with this version of Triplane, in another quality than instant.",
+                "Make it again with this version of Triplane.",
             )
         self.base, self.directions = field, directions
         self.model, self.prior = sampler.model, sampler.prior
