@@ -14,7 +14,8 @@ from engine import jobs
 from engine.cameras import orbit
 from engine.errors import Cancelled, ParameterError, ReconstructionError
 from engine.fields.base import Render
-from engine.inversion import compare, methods
+from engine.inversion import appearance, compare, methods, reconstruct
+from engine.inversion.colours import Fitted
 from engine.inversion.quality import Quality
 from engine.inversion.reconstruct import encode_only
 from engine.jobs import compare_stages
@@ -167,6 +168,50 @@ def test_the_table_is_over_portraits_that_all_methods_have_done():
     assert found["heads"] == 1 and table["pti"]["0"]["hidden"]["psnr"]["mean"] == 23.0
     assert found["hidden"]["psnr"]["mean"] == 21.0 and found["visible"]["psnr"]["mean"] == 20.0
     assert found["all"]["iou"]["mean"] == pytest.approx(0.8)
+
+
+def test_gains_are_over_the_same_portraits():
+    rows = [row("pti", 1, 20.0), row("warpgan", 1, 21.0), row("pti", 2, 24.0)]
+    rows += [row("warpgan", 2, 24.5), row("warpgan", 3, 9.0)]
+    found = compare_table.hidden_gain(rows, "warpgan")
+    assert found == {"0": {"pti": {"gain": 0.75, "error": 0.25, "better": 1.0}}}
+    assert "| 0 | +0.75 ± 0.25 (100%) |" in compare_page.gain_table(found)
+
+
+def test_every_head_has_its_turn_before_any_has_a_second():
+    found = compare_table.portraits(3, [0, 20, 45])
+    first = compare_table.HELD_OUT
+    assert found[:3] == [(first, 0), (first + 1, 20), (first + 2, 45)]
+    assert len(set(found)) == 9 and len({seed for seed, _ in found[3:6]}) == 3
+
+
+def test_what_methods_share_is_computed_once_a_portrait(monkeypatch):
+    calls = []
+    field = Ball()
+    fitted = Fitted(field, FRONT, None, None, None, None, None, None, None, None)
+
+    def fit(model, aligned, silhouette):
+        calls.append(("fit", silhouette))
+        return fitted
+
+    def refine(generator, ws, seen, steps):
+        calls.append(("refine", steps))
+        return ws + steps
+
+    for module in (reconstruct, methods):
+        monkeypatch.setattr(module, "fit_head", fit)
+    monkeypatch.setattr(appearance, "refine_latent", refine)
+    once = compare_table.Once()
+    one, two = object(), object()
+    heads = [methods.fit_head(None, photo, 40) for photo in (one, one, two)]
+    assert len(calls) == 2 and heads[0].field is not heads[1].field
+    ws, other = torch.zeros(1, 2), torch.ones(1, 2)
+    seen = appearance.Seen(torch.zeros(4, 3), torch.zeros(4, 3), torch.ones(4), None)
+    assert torch.equal(appearance.refine_latent(None, ws, seen, 0), ws)
+    for start in (ws, ws.clone(), other):
+        assert torch.equal(appearance.refine_latent(None, start, seen, 3), start + 3)
+    assert calls[2:] == [("refine", 0), ("refine", 3), ("refine", 3)]
+    assert once.spared >= 0
 
 
 def test_the_page_shows_the_best_in_bold(tmp_path):

@@ -52,6 +52,22 @@ def region_table(found: dict[str, dict], yaw: str) -> str:
     return "\n".join(lines)
 
 
+def gain_table(gains: dict) -> str:
+    """What WarpGAN's recipe gains in hidden regions, a row a yaw. gains: of
+    compare_table.hidden_gain."""
+    others = [m for m in (*METHODS, "auto") if any(m in row for row in gains.values())]
+    labels = [METHODS[m].label if m in METHODS else "*auto*" for m in others]
+    lines = ["| yaw | " + " | ".join(labels) + " |", "| --- |" + " --- |" * len(others)]
+    for yaw, row in gains.items():
+        cells = [
+            f"{row[m]['gain']:+.2f} ± {row[m]['error']:.2f} ({row[m]['better']:.0%})"
+            if m in row else ""
+            for m in others
+        ]  # fmt: skip
+        lines.append(f"| {yaw} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def pages(found: dict) -> str:
     """Everything between the marks."""
     table, parts = found["table"], []
@@ -61,6 +77,12 @@ def pages(found: dict) -> str:
         plural = "portraits" if count != 1 else "portrait"
         parts.append(f"Seen from {yaw} degrees, {count} {plural}:")
         parts.append(region_table(table, yaw))
+    if found.get("hidden_gain_of_warpgan"):
+        parts.append(
+            "What WarpGAN's recipe gains over the others in hidden regions on the same portraits, "
+            "PSNR in dB (mean, its standard error, and the share of portraits where it is better):"
+        )
+        parts.append(gain_table(found["hidden_gain_of_warpgan"]))
     made_by = found["made_by"]
     parts.append(
         f"Preset *{made_by['preset']}*, weights `{made_by['weights'][:12]}`, code "

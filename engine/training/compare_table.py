@@ -9,9 +9,9 @@ truth (engine/training/regions.py), separately where the portrait shows the surf
 does not. As one portrait leaves size, distance and origin open, a similarity on the landmarks
 brings each result to the true head first, as in evaluate.py.
 
-A head's portraits come one after the other, each with all methods, so that a run that is stopped
-(--minutes) has compared all methods on the same portraits. What is done lies in --work, by weights
-and code.
+Every head has its turn with one of the yaws before any has it with the next, and a portrait is done
+with all methods, so that a run that is stopped (--minutes) has compared all methods on the same
+portraits of as many heads as there was time for. What is done lies in --work, by weights and code.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import argparse
 import copy
 import json
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -31,7 +31,7 @@ from PIL import Image
 
 from engine import device
 from engine.checkpoints import default
-from engine.inversion import methods, reconstruct
+from engine.inversion import appearance, methods, reconstruct
 from engine.inversion.methods import METHODS
 from engine.inversion.reconstruct import PRESETS, Reconstruction
 from engine.portrait.align import align
@@ -53,26 +53,41 @@ UNUSED = ("compare.py", "quality.py", "evidence.py", "edit.py")  # of inversion/
 _state: dict = {}
 
 
-class OneFit:
-    """In fit_head's place: the shape, which the methods fit alike, is fitted once a portrait, and
-    `spared` are the processor seconds that the others would have spent on it."""
+class Once:
+    """In place of what the methods share: computed once a portrait, and `spared` are the processor
+    seconds that the others would have spent on it."""
 
     def __init__(self) -> None:
         self.spared = 0.0
-        self._fit, self._last = reconstruct.fit_head, None
-        for module in (reconstruct, methods):
-            module.fit_head = self
+        self._fit, self._refine = reconstruct.fit_head, appearance.refine_latent
+        self._fitted, self._refined = None, None
+        reconstruct.fit_head = methods.fit_head = self.fit_head
+        appearance.refine_latent = self.refine_latent
 
-    def __call__(self, model, aligned, silhouette, compute, report, seed=0, check=lambda: None):
-        given = aligned, silhouette, seed
-        if self._last is None or any(a is not b for a, b in zip(given, self._last[0])):
-            begun = time.process_time()
-            head = self._fit(model, aligned, silhouette, compute, report, seed, check)
-            self._last = given, head, time.process_time() - begun
+    def fit_head(self, model, aligned, silhouette, *others, **named):
+        """The shape, which the methods fit alike."""
+        known = self._fitted and self._fitted[0] is aligned and self._fitted[1] == silhouette
+        if known:
+            self.spared += self._fitted[3]
         else:
-            self.spared += self._last[2]
-        head = self._last[1]
+            begun = time.process_time()
+            head = self._fit(model, aligned, silhouette, *others, **named)
+            self._fitted = aligned, silhouette, head, time.process_time() - begun
+        head = self._fitted[2]
         return replace(head, field=copy.copy(head.field))  # methods give it planes of their own
+
+    def refine_latent(self, generator, ws, seen, steps, *others, **named):
+        """w+ moved to the photo, from which tunings start."""
+        key = ws, seen.canonical, seen.colour
+        if self._refined and all(map(torch.equal, key, self._refined[0])) and steps:
+            self.spared += self._refined[2]
+        else:
+            begun = time.process_time()
+            refined = self._refine(generator, ws, seen, steps, *others, **named)
+            if not steps:
+                return refined
+            self._refined = key, refined, time.process_time() - begun
+        return self._refined[1]
 
 
 def start(pack_path: str | None, mean: np.ndarray, work: Path, preset: str) -> None:
@@ -85,7 +100,7 @@ def start(pack_path: str | None, mean: np.ndarray, work: Path, preset: str) -> N
         compute=device.choose("cpu", threads=1),
         work=work,
         steps=PRESETS[preset],
-        one_fit=OneFit(),
+        once=Once(),
     )
 
 
@@ -115,10 +130,21 @@ def compare(made: Reconstruction, given: Case) -> tuple[list[dict], np.ndarray]:
     return rows, (np.concatenate(columns, 1).clip(0, 1) * 255).astype(np.uint8)
 
 
-def evaluate(job: tuple[str, int, int]) -> dict:
+def portraits(count: int, yaws: list[int]) -> list[tuple[int, int]]:
+    """(seed, yaw) of every held-out head from every yaw: all heads once, the yaws in turn, then all
+    with the next."""
+    turns = range(len(yaws))
+    return [(HELD_OUT + i, yaws[(i + turn) % len(yaws)]) for turn in turns for i in range(count)]
+
+
+def evaluate_all(names: list[str], seed: int, yaw: int) -> list[dict]:
+    """One portrait by several methods, see evaluate()."""
+    return [evaluate(name, seed, yaw) for name in names]
+
+
+def evaluate(method: str, seed: int, yaw: int) -> dict:
     """One portrait by one method: {seed, yaw, method, seconds (of the processor), views}, also
     written to the work folder with a picture; hidden pixels of the truth are dimmed there."""
-    method, seed, yaw = job
     name = method.replace("+", "plus")
     path = _state["work"] / f"{name}-{seed}-{yaw}.json"
     if path.exists():
@@ -128,10 +154,10 @@ def evaluate(job: tuple[str, int, int]) -> dict:
         points, widen = given.truth.points, _state["model"].config["widen"]
         aligned = align(given.truth.photo, points, PORTRAIT, widen)
         _state["case"] = (seed, yaw), given, aligned
-    (_, given, aligned), one_fit = _state["case"], _state["one_fit"]
-    begun, one_fit.spared = time.process_time(), 0.0
+    (_, given, aligned), once = _state["case"], _state["once"]
+    begun, once.spared = time.process_time(), 0.0
     made = methods.invert(method, _state["model"], aligned, _state["steps"], _state["compute"])
-    seconds = time.process_time() - begun + one_fit.spared
+    seconds = time.process_time() - begun + once.spared
     with torch.no_grad():
         rows, picture = compare(made, given)
     crop = Image.fromarray(aligned.crop).resize((picture.shape[0],) * 2, Image.Resampling.BOX)
@@ -142,6 +168,13 @@ def evaluate(job: tuple[str, int, int]) -> dict:
     return figures
 
 
+def of_head(row: dict, region: str, figure: str) -> float:
+    """A portrait's figure of a region: the mean over the views that have it, NaN if none has."""
+    values = [v[region][figure] for v in row["views"] if figure in v.get(region, {})]
+    values = [x for x in values if np.isfinite(x)]
+    return float(np.mean(values)) if values else float("nan")
+
+
 def summary(rows: list[dict]) -> dict:
     """Of the rows of one method and yaw: heads, seconds and, by region, each figure's mean, median
     and percentiles over heads of its mean over the views."""
@@ -149,31 +182,52 @@ def summary(rows: list[dict]) -> dict:
     for region in REGIONS:
         out[region] = {}
         for figure in FIGURES:
-            heads = []
-            for row in rows:
-                values = [v[region][figure] for v in row["views"] if figure in v.get(region, {})]
-                values = [x for x in values if np.isfinite(x)]
-                heads += [float(np.mean(values))] if values else []
+            heads = [of_head(row, region, figure) for row in rows]
+            heads = [x for x in heads if np.isfinite(x)]
             if heads:
                 out[region][figure] = spread(heads)
     return out
 
 
-def tables(rows: list[dict]) -> dict:
-    """method -> yaw -> summary, over the portraits that every method has done."""
+def compared(rows: list[dict]) -> list[dict]:
+    """The rows of the portraits that every method has done."""
     done: dict[tuple[int, int], set] = {}
     for row in rows:
         done.setdefault((row["seed"], row["yaw"]), set()).add(row["method"])
-    names = list(dict.fromkeys(row["method"] for row in rows))
-    whole = {key for key, some in done.items() if len(some) == len(names)}
-    out: dict = {}
-    for method in names:
-        for yaw in sorted({yaw for _, yaw in whole}):
-            part = [
-                row for row in rows
-                if row["method"] == method and row["yaw"] == yaw and (row["seed"], yaw) in whole
-            ]  # fmt: skip
+    count = len({row["method"] for row in rows})
+    return [row for row in rows if len(done[row["seed"], row["yaw"]]) == count]
+
+
+def tables(rows: list[dict]) -> dict:
+    """method -> yaw -> summary, over the portraits that every method has done."""
+    rows, out = compared(rows), {}
+    for method in dict.fromkeys(row["method"] for row in rows):
+        for yaw in sorted({row["yaw"] for row in rows}):
+            part = [row for row in rows if row["method"] == method and row["yaw"] == yaw]
             out.setdefault(method, {})[str(yaw)] = summary(part)
+    return out
+
+
+def hidden_gain(rows: list[dict], method: str) -> dict:
+    """yaw -> another method -> what `method` gains over it in hidden regions on the same portraits:
+    {gain: dB of PSNR, error: of that mean (its standard deviation over portraits by the root of
+    their number), better: share of portraits}."""
+    rows, found = compared(rows), {}
+    for row in rows:
+        value = of_head(row, "hidden", "psnr")
+        if np.isfinite(value):
+            found.setdefault(str(row["yaw"]), {}).setdefault(row["method"], {})[row["seed"]] = value
+    out: dict = {}
+    for yaw in sorted(found, key=int):
+        mine = found[yaw].get(method, {})
+        for other, theirs in found[yaw].items():
+            gains = np.array([mine[seed] - x for seed, x in theirs.items() if seed in mine])
+            if other != method and len(gains) > 1:
+                out.setdefault(yaw, {})[other] = {
+                    "gain": round(float(gains.mean()), 3),
+                    "error": round(float(gains.std(ddof=1) / np.sqrt(len(gains))), 3),
+                    "better": round(float((gains > 0).mean()), 3),
+                }
     return out
 
 
@@ -206,19 +260,21 @@ def main(argv: list[str] | None = None) -> None:
     if not mean_file.exists():
         print("the template's mean (a minute or two, once)", flush=True)
         np.save(mean_file, template_mean(Pack(args.pack), 2000))
-    jobs = [(seed, yaw) for seed in range(HELD_OUT, HELD_OUT + args.count) for yaw in args.yaws]
     settings = args.pack, np.load(mean_file), work, args.preset
     begun, rows = time.monotonic(), []
     with ProcessPoolExecutor(args.workers, get_context("spawn"), start, settings) as pool:
-        for first in range(0, len(jobs), args.workers):
-            if time.monotonic() - begun > 60 * args.minutes:
-                break
-            part = [(m, *job) for job in jobs[first : first + args.workers] for m in names]
-            for row in pool.map(evaluate, part, chunksize=len(names)):
+        jobs = [pool.submit(evaluate_all, names, *job) for job in portraits(args.count, args.yaws)]
+        for job in as_completed(jobs):
+            for row in job.result():
                 rows.append(row)
                 print(row["seed"], row["yaw"], row["method"], brief(row), flush=True)
             if args.out:
-                write(args.out, {"made_by": made_by, "views": YAWS, "table": tables(rows)})
+                table, gain = tables(rows), hidden_gain(rows, "warpgan")
+                found = {"made_by": made_by, "views": YAWS, "table": table}
+                write(args.out, found | {"hidden_gain_of_warpgan": gain})
+            if time.monotonic() - begun > 60 * args.minutes:
+                pool.shutdown(cancel_futures=True)
+                break
     print("pictures:", work)
 
 
