@@ -81,7 +81,7 @@ def processor_seconds(head: Path, names: tuple[str, ...], frames: int, size: int
 def strip(head: Path, path: Path, size: int) -> None:
     """Pictures of the edited fields: every direction at -1, 0 and 1, as far as its range goes."""
     from engine.editing.open import open_head
-    from engine.jobs.stages import on_grey
+    from engine.jobs.result_stages import on_grey
     from engine.sampling.open import PLAIN
     from engine.surface.export import encode_png
     from engine.surface.sheet import contact_sheet

@@ -48,6 +48,14 @@ class WeightsError(TriplaneError):
 
     kind = "weights"
 
+    @classmethod
+    def unreadable(cls, what: str, name: str, error: OSError) -> WeightsError:
+        """What to say where a "model" or a "field" has a file of this name that cannot be read."""
+        return cls(
+            f"The {what}'s file {name} cannot be read: {error.strerror or error}.",
+            "Check that the file is still where it was.",
+        )
+
 
 class ReconstructionError(TriplaneError):
     """A stage could not produce a usable result from this photo."""

@@ -5,7 +5,6 @@ import os
 import bpy
 from bpy.props import EnumProperty, IntProperty, StringProperty
 
-from ..engine.errors import PhotoError
 from . import models, parameters, viewing
 from .build import linked
 from .job import JobOperator
@@ -67,25 +66,18 @@ class TRIPLANE_OT_compare_methods(JobOperator, viewing.Folder, bpy.types.Operato
 
     def invoke(self, context, event):
         """From a button: what the call leaves open is as the sidebar says."""
-        chosen = parameters.settings(context)
-        if not self.filepath:
-            self.filepath = chosen.photo
-            if chosen.points_by_hand:
-                self.points = chosen.points
-            quick = chosen.preset == "instant"
-            parameters.fill(self, chosen, _FILLED[1:] if quick else _FILLED)
+        quick = parameters.settings(context).preset == "instant"
+        parameters.take_photo(self, context, _FILLED[1:] if quick else _FILLED)
         return super().invoke(context, event)
 
     def setup(self, context):
-        photo = bpy.path.abspath(self.filepath) if self.filepath else ""
-        if not photo:
-            raise PhotoError("No photo has been chosen.", "Pick one first.")
+        photo = parameters.photo_path(self.filepath)
         stem = os.path.splitext(os.path.basename(photo))[0]
         self.title = f"Comparing methods on {os.path.basename(photo)}"
         self._title = self.name or f"{stem} compared"
         points = [float(x) for x in self.points]
         return {
-            "photo": os.path.abspath(photo),
+            "photo": photo,
             "methods": self.methods,
             "models": models.folder(),
             "points": points if any(points) else [],

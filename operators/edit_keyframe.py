@@ -1,27 +1,18 @@
 """A keyframe of a slider: baked views show the head of each frame."""
 
 import bpy
-from bpy.props import StringProperty
 
 from . import directions, polls, sliders
 from .build import head
 
 
-class TRIPLANE_OT_edit_keyframe(bpy.types.Operator):
+class TRIPLANE_OT_edit_keyframe(polls.OfSliders, bpy.types.Operator):
     """Insert a keyframe of this slider at the present frame. Baked views then show the head of each
     frame"""
 
     bl_idname = "triplane.edit_keyframe"
     bl_label = "Insert Keyframe"
     bl_options = {"UNDO"}
-
-    direction: StringProperty(
-        name="Direction", description="Which one; empty: all", options={"SKIP_SAVE"}
-    )
-
-    @classmethod
-    def poll(cls, context):
-        return polls.has_head(cls, context) and polls.editable(cls, context)
 
     def execute(self, context):
         made = head.active(context)

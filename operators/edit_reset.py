@@ -1,25 +1,16 @@
 """Sliders back to the head as it was made."""
 
 import bpy
-from bpy.props import StringProperty
 
 from . import edit_live, edits, polls
 from .build import head
 
 
-class TRIPLANE_OT_edit_reset(bpy.types.Operator):
+class TRIPLANE_OT_edit_reset(polls.OfSliders, bpy.types.Operator):
     """Set this slider, or all, to zero: the head as it was made"""
 
     bl_idname = "triplane.edit_reset"
     bl_label = "Reset"
-
-    direction: StringProperty(
-        name="Direction", description="Which one; empty: all", options={"SKIP_SAVE"}
-    )
-
-    @classmethod
-    def poll(cls, context):
-        return polls.has_head(cls, context) and polls.editable(cls, context)
 
     def execute(self, context):
         made = head.active(context)

@@ -4,6 +4,8 @@ A test checks them against the job's own definitions (engine/jobs/reconstruct.py
 `from __future__ import annotations` here: Blender reads the annotations as objects.
 """
 
+import os
+
 import bpy
 from bpy.props import (
     BoolProperty,
@@ -14,6 +16,7 @@ from bpy.props import (
     StringProperty,
 )
 
+from ..engine.errors import PhotoError
 from . import models
 
 POINTS = ("Right eye", "Left eye", "Nose tip", "Mouth, right", "Mouth, left")
@@ -227,6 +230,26 @@ def fill(operator, chosen, names):
     for name in names:
         if not operator.properties.is_property_set(name):
             setattr(operator, name, getattr(chosen, name))
+
+
+def take_photo(operator, context, names):
+    """For an operator called from a button, with no photo of its own: the sidebar's photo, its
+    points where they were placed by hand, and these properties where the call leaves them open."""
+    chosen = settings(context)
+    if operator.filepath:
+        return
+    operator.filepath = chosen.photo
+    if chosen.points_by_hand:
+        operator.points = chosen.points
+    fill(operator, chosen, names)
+
+
+def photo_path(filepath):
+    """The whole path of a photo. Raises PhotoError where none has been chosen."""
+    photo = bpy.path.abspath(filepath) if filepath else ""
+    if not photo:
+        raise PhotoError("No photo has been chosen.", "Pick one first.")
+    return os.path.abspath(photo)
 
 
 def register():

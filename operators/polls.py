@@ -3,6 +3,8 @@
 For poll(): each takes the operator's class, and returns whether it is met.
 """
 
+from bpy.props import StringProperty
+
 from . import edits, session
 from .build import head
 
@@ -38,3 +40,15 @@ def editable(cls, context):
         cls.poll_message_set(reason)
         return False
     return in_object_mode(cls, context)
+
+
+class OfSliders:
+    """Mix-in of operators on one slider of the active head, or on all."""
+
+    direction: StringProperty(
+        name="Direction", description="Which one; empty: all", options={"SKIP_SAVE"}
+    )
+
+    @classmethod
+    def poll(cls, context):
+        return has_head(cls, context) and editable(cls, context)

@@ -5,7 +5,6 @@ import os
 import bpy
 from bpy.props import StringProperty
 
-from ..engine.errors import PhotoError
 from . import parameters
 from .job import JobOperator
 from .newhead import NewHead
@@ -31,20 +30,14 @@ class TRIPLANE_OT_reconstruct_head(NewHead, JobOperator, parameters.Parameters, 
 
     def invoke(self, context, event):
         """From a button: what the call leaves open is as the sidebar says."""
-        chosen = parameters.settings(context)
-        if not self.filepath:
-            self.filepath = chosen.photo
-            if chosen.points_by_hand:
-                self.points = chosen.points
-            parameters.fill(self, chosen, [name for name in parameters.NAMES if name != "points"])
+        names = [name for name in parameters.NAMES if name != "points"]
+        parameters.take_photo(self, context, names)
         return super().invoke(context, event)
 
     def setup(self, context):
-        photo = bpy.path.abspath(self.filepath) if self.filepath else ""
-        if not photo:
-            raise PhotoError("No photo has been chosen.", "Pick one first.")
+        photo = parameters.photo_path(self.filepath)
         self.title = f"Reconstructing {os.path.basename(photo)}"
-        self._parameters = self.job_parameters(os.path.abspath(photo))
+        self._parameters = self.job_parameters(photo)
         return self._parameters
 
     def kept(self):

@@ -23,6 +23,19 @@ prefs.python = os.environ["ENGINE_PYTHON"]
 def module(name):
     import importlib
     return importlib.import_module(PACKAGE + "." + name)
+def census():
+    kinds = ("objects", "meshes", "materials", "images", "cameras", "collections")
+    return {{k: len(getattr(bpy.data, k)) for k in kinds}}
+def changed(before):
+    return {{k: v - before[k] for k, v in census().items() if v != before[k]}}
+def error_of(call, **given):
+    # What it says, and after it what it has left behind: in braces.
+    before = census()
+    try:
+        call(**given)
+        return "no error"
+    except RuntimeError as error:
+        return str(error) + (str(changed(before)) if changed(before) else "")
 """
 
 

@@ -50,6 +50,23 @@ def heads_pack() -> Path:
 
 
 @pytest.fixture(scope="session")
+def pack(heads_pack: Path):
+    """The pack itself (engine.training.heads.pack.Pack), which nobody changes."""
+    from engine.training.heads.pack import Pack
+
+    return Pack(heads_pack)
+
+
+@pytest.fixture(scope="session")
+def studio(pack):
+    """Where its heads are pictured (engine.training.heads.scene.Studio)."""
+    from engine.training.heads.scene import Studio
+    from engine.training.heads.textures import Atlas
+
+    return Studio(Atlas(pack))
+
+
+@pytest.fixture(scope="session")
 def blender_installer() -> ModuleType:
     """The module of Blender's own extension installer, loaded without starting Blender."""
     blender = Path(importlib.util.find_spec("bpy").origin).parent

@@ -8,32 +8,17 @@ from pathlib import Path
 
 import torch
 import variant_fixtures as fixtures
+from sampling_fixtures import TINY
 from torch import nn
 
 from engine.checkpoints.model_file import write_model
 from engine.device import Compute
-from engine.render.volume import RaySettings
 from engine.sampling.eg3d import EG3DSampler
-from engine.systems.eg3d.config import (
-    FFHQ512,
-    EG3DConfig,
-    SuperResolutionConfig,
-    config_from_record,
-)
+from engine.systems.eg3d.config import EG3DConfig, config_from_record
 from engine.systems.eg3d.generator import EG3DGenerator
 
 SMALL = dataclasses.replace(
-    FFHQ512,
-    field=dataclasses.replace(FFHQ512.field, rays=RaySettings(2.25, 3.3, 24, 24)),
-    z_dim=32,
-    w_dim=32,
-    plane_resolution=32,
-    plane_channels=4,
-    channel_base=512,
-    channel_max=16,
-    decoder_hidden=8,
-    neural_resolution=32,
-    superresolution=SuperResolutionConfig(input_resolution=16, channels=(8, 4)),
+    TINY, z_dim=32, w_dim=32, channel_base=512, channel_max=16, neural_resolution=32
 )
 RADIUS = 0.22  # of the balls
 CENTRE = 0.1  # along z: nearer to the camera than the box's middle, as faces are

@@ -11,7 +11,7 @@ COMPARE = """
 import json
 photo, folder = os.environ["PHOTO"], os.environ["FOLDER"]
 done = bpy.ops.triplane.compare_methods(
-    filepath=photo, methods="encoder, triplanenet", preset="fast", size=64, folder=folder)
+    filepath=photo, methods="encoder", preset="fast", size=64, folder=folder)
 image = next(i for i in bpy.data.images if "compared" in i.name)
 facts = {"done": list(done), "size": list(image.size), "path": bpy.path.abspath(image.filepath),
          "heads": sum("triplane_record" in o for o in bpy.data.objects)}

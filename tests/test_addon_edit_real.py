@@ -12,12 +12,6 @@ import numpy as np
 facts, folder = {}, os.environ["FOLDER"]
 ops, scene = bpy.ops.triplane, bpy.context.scene
 edits, sliders = module("operators.edits"), module("operators.sliders")
-def error_of(call, **given):
-    try:
-        call(**given)
-        return "no error"
-    except RuntimeError as error:
-        return str(error).splitlines()[0]
 def pixels(path):
     image = bpy.data.images.load(path)
     found = np.empty(image.size[0] * image.size[1] * 4, np.float32)

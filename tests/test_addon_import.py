@@ -1,6 +1,5 @@
 """A result in the .blend: exact, self-contained, and all or nothing."""
 
-
 import addon_profile
 import pytest
 
@@ -13,9 +12,6 @@ facts = {}
 folder = os.environ["FOLDER"]
 photo = os.path.join(folder, "Zoë at sea.jpg")
 open(photo, "w").close()
-def census():
-    return {k: len(getattr(bpy.data, k)) for k in
-            ("objects", "meshes", "materials", "images", "cameras", "collections")}
 def head(name):
     return bpy.data.objects[name]
 
@@ -106,7 +102,7 @@ except RuntimeError as error:
     messages.append(str(error))
 builder.build_camera = original
 facts["messages"] = messages
-facts["left_by_failures"] = {k: v - before[k] for k, v in census().items() if v != before[k]}
+facts["left_by_failures"] = changed(before)
 
 field = made["triplane_field"]
 facts["field"] = hashlib.sha256(field.packed_file.data).hexdigest()

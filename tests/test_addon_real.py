@@ -31,7 +31,7 @@ print("JSON" + json.dumps({"messages": out, "left": [a - b for a, b in zip(now, 
 MAKE = """
 import json
 photo, folder = os.environ["PHOTO"], os.environ["FOLDER"]
-bpy.ops.triplane.reconstruct_head(filepath=photo, preset="fast")
+bpy.ops.triplane.reconstruct_head(filepath=photo, preset="fast", texture_size=512)
 head = bpy.context.active_object
 facts = {"faces": len(head.data.polygons), "height": head.dimensions.z,
          "low": min((head.matrix_world @ v.co).z for v in head.data.vertices)}
@@ -84,7 +84,7 @@ facts["resolution"] = list(plane.children[0]["triplane_resolution"])
 facts["files"] = len(os.listdir(os.path.join(folder, "head_3_to_head_5")))
 bpy.ops.triplane.gallery(first=3, count=2, model="cars", size=32)
 try:
-    bpy.ops.triplane.interpolate(heads="head 3, 5", model="cars")
+    bpy.ops.triplane.interpolate(heads="head 3, 5", model="cars", steps=2, size=64)
     facts["other model"] = json.loads(bpy.context.active_object["triplane_sequence"])["model"]
 except RuntimeError as error:
     facts["other model"] = str(error)

@@ -1,6 +1,5 @@
 """Heads from seeds in the .blend: one, many, and what lies between them. With fake jobs."""
 
-
 import addon_profile
 import pytest
 
@@ -8,17 +7,6 @@ MAKE = """
 import json, math
 facts, folder = {}, os.environ["FOLDER"]
 ops, scene = bpy.ops.triplane, bpy.context.scene
-def census():
-    return {k: len(getattr(bpy.data, k)) for k in
-            ("objects", "meshes", "materials", "images", "cameras", "collections")}
-def error_of(call, **given):
-    before = census()
-    try:
-        call(**given)
-        return "no error"
-    except RuntimeError as error:
-        left = {k: v - before[k] for k, v in census().items() if v != before[k]}
-        return str(error) + (str(left) if left else "")
 small = {"faces": 1000, "texture_size": 256}
 def width(made):
     return made.dimensions.x / 0.16

@@ -84,16 +84,6 @@ print("JSON" + json.dumps(facts))
 
 # Image sequences in the scene; cameras around the head.
 LINK = """
-def census():
-    kinds = ("objects", "meshes", "materials", "images", "cameras", "collections")
-    return {k: len(getattr(bpy.data, k)) for k in kinds}
-def error_of(call, **given):
-    before = census()
-    try:
-        call(**given)
-        return "no error"
-    except RuntimeError as error:
-        return str(error) + ("" if census() == before else str(census()))
 def stamps(where):
     return {n: os.stat(os.path.join(where, n)).st_mtime_ns for n in sorted(os.listdir(where))
             if n.endswith(".png")}

@@ -27,7 +27,7 @@ from engine.fields.io import field_to_bytes, load_field, save_field
 from engine.headspace import lattice
 from engine.inversion.appearance import surface_places
 from engine.inversion.shape import RESIDUAL, Shape, bake
-from engine.jobs import stages
+from engine.jobs import mesh_stages
 from engine.jobs.base import Context
 from engine.sampling import ganspace
 from engine.sampling.builtin import BuiltInSampler
@@ -435,7 +435,7 @@ def test_a_tuned_eg3d_head_keeps_its_tuning(added):
 def test_the_jobs_edit_heads_of_added_models(added, tmp_path, monkeypatch):
     ganspace.find_directions(added, added.directions, 2, samples=256)
     monkeypatch.setattr(opening, "open_sampler", lambda *_: added)
-    monkeypatch.setattr(stages, "TRIPLANE_GRID", 48)
+    monkeypatch.setattr(mesh_stages, "TRIPLANE_GRID", 48)
     rest = added.map(added.z(4))
     field = added.field(rest)
     field.origin = Origin(rest, {"model": "tiny", "sha256": "aa"})

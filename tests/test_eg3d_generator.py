@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from sampling_fixtures import TINY
 
 from engine import cameras
 from engine.errors import WeightsError
@@ -16,16 +17,11 @@ from engine.systems.eg3d.config import FFHQ512, SuperResolutionConfig
 from engine.systems.eg3d.generator import EG3DGenerator
 
 SMALL = dataclasses.replace(
-    FFHQ512,
+    TINY,
     # Fields show nothing beyond their bounds, generators do: a negative trim cuts nothing off.
-    field=dataclasses.replace(FFHQ512.field, rays=RaySettings(2.25, 3.3, 12, 12), trim=-1.0),
-    z_dim=16,
-    w_dim=16,
+    field=dataclasses.replace(TINY.field, rays=RaySettings(2.25, 3.3, 12, 12), trim=-1.0),
     plane_resolution=16,
-    plane_channels=4,
-    channel_base=128,
     channel_max=16,
-    decoder_hidden=8,
     neural_resolution=8,
     superresolution=SuperResolutionConfig(input_resolution=8, channels=(8, 4)),
 )

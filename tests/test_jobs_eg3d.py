@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,10 +12,10 @@ from inversion_fixtures import ball_sampler, write_small_model
 
 from engine import cameras, jobs
 from engine.checkpoints import header, registry
-from engine.client import EngineClient, EngineSettings
 from engine.errors import ParameterError, PhotoError, TriplaneError, WeightsError
 from engine.fields.io import load_field
 from engine.fields.triplane import TriplaneField
+from engine.inversion.eg3d.methods import PRESETS
 from engine.inversion.quality import UNLIKELY, Evidence
 from engine.jobs import eg3d_stages
 from engine.jobs.base import Context
@@ -98,17 +97,12 @@ def test_a_head_without_the_photos_outline_is_not_trusted(monkeypatch):
 
 
 @pytest.mark.slow
-def test_from_photo_to_head_through_the_worker(photo, folder, root, tmp_path):
-    """The small model's shape means nothing, but the whole way is the real one."""
-    log = tmp_path / "engine.log"
-    client = EngineClient(EngineSettings(sys.executable, str(root), str(log)))
-    given = {"photo": str(photo), "model": "small", "models": str(folder), "preset": "fast"}
-    given |= {"refine_steps": 2, "method": "spi", "faces": 3000, "texture_size": 256}
-    try:
-        result = client.run_blocking("reconstruct", given)
-    finally:
-        client.close()
-    meta, arrays = result["meta"], result["arrays"]
+def test_from_photo_to_head(photo, folder, tmp_path, monkeypatch):
+    """The small model's shape means nothing, but the whole way is the real one, if shorter."""
+    monkeypatch.setitem(PRESETS, "fast", dataclasses.replace(PRESETS["fast"], latent=6))
+    small = {"faces": 3000, "texture_size": 256}
+    result = run(photo, folder, preset="fast", refine_steps=2, method="spi", **small)
+    meta, arrays = result.meta, result.arrays
     assert meta["model"] == "small" and meta["method"] == "spi" and meta["name"] == "astronaut"
     assert arrays["vertices"].shape[1] == 3 and len(arrays["faces"]) > 500
     assert arrays["texture"].shape == (256, 256, 3) and arrays["crop"].shape == (256, 256, 3)

@@ -16,7 +16,7 @@ from engine.__main__ import main
 from engine.checkpoints.model_file import write_model
 from engine.errors import Cancelled, OutputError, ParameterError, ReconstructionError, WeightsError
 from engine.fields.io import load_field
-from engine.jobs import sampling_stages, stages
+from engine.jobs import mesh_stages, sampling_stages
 from engine.jobs.base import Context, Result
 from engine.jobs.outputs import write_outputs
 from engine.sampling import open as opening
@@ -38,7 +38,7 @@ def tiny(monkeypatch, restored_process):
         return tiny_sampler(density=-1000.0 if model == "empty" else 10.0)
 
     monkeypatch.setattr(sampling_stages, "open_sampler", open_sampler)
-    monkeypatch.setattr(stages, "TRIPLANE_GRID", 48)
+    monkeypatch.setattr(mesh_stages, "TRIPLANE_GRID", 48)
     return asked
 
 
@@ -62,7 +62,7 @@ class Collected:
 def sampled() -> Result:
     patch = pytest.MonkeyPatch()
     patch.setattr(sampling_stages, "open_sampler", lambda *_: tiny_sampler())
-    patch.setattr(stages, "TRIPLANE_GRID", 48)
+    patch.setattr(mesh_stages, "TRIPLANE_GRID", 48)
     result = run("sample", heads="3", psi=0.9, **SMALL)
     patch.undo()
     return result

@@ -418,7 +418,7 @@ def prepared(heads_pack, tmp_path_factory, space):
     pack = Pack(heads_pack)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dataset, "_worker", (pack, Studio(Atlas(pack))))
-        dataset.write_shard(folder, 0, 2)
+        dataset.make_shard(folder, 0, 2)
     headspace = folder / "headspace.safetensors"
     save_file({n: getattr(space, n).contiguous() for n in SHAPES}, headspace)
     threads = torch.get_num_threads()

@@ -19,22 +19,8 @@ from engine.training.heads.lighting import random_light
 from engine.training.heads.pack import Pack
 from engine.training.heads.parts import GARMENT, GLASSES, HAIR, SKIN, split_quads
 from engine.training.heads.sampler import mean_params, sample_params
-from engine.training.heads.scene import Scene, Studio
-from engine.training.heads.textures import Atlas
+from engine.training.heads.scene import Scene
 from engine.training.heads.views import TARGET_EXTENT, TARGET_FOV, distance
-
-
-@pytest.fixture(scope="module")
-def pack() -> Pack:
-    try:
-        return Pack()
-    except FileNotFoundError:
-        pytest.skip("no head data pack here")
-
-
-@pytest.fixture(scope="module")
-def studio(pack) -> Studio:
-    return Studio(Atlas(pack))
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +183,7 @@ def test_camera_turns_the_right_way(pack, studio):
 
 def test_shards(tmp_path, monkeypatch, pack, studio, samples):
     monkeypatch.setattr(dataset, "_worker", (pack, studio))
-    dataset.write_shard(tmp_path, 0, 2)
+    dataset.make_shard(tmp_path, 0, 2)
     assert [p.name for p in tmp_path.iterdir()] == ["heads_00000000.npz"]
     shard = dataset.load_shard(dataset.shard_path(tmp_path, 0))
     for key, array in shard.items():

@@ -18,11 +18,9 @@ from engine.training.heads.build import build, build_head, head_rng, person
 from engine.training.heads.extras import material_of
 from engine.training.heads.headgear import dome
 from engine.training.heads.lighting import DIRECTIONS
-from engine.training.heads.pack import Pack
 from engine.training.heads.parts import GARMENT, GLASSES, HAIR, SKIN, quad_normals
-from engine.training.heads.scene import Scene, Studio
+from engine.training.heads.scene import Scene
 from engine.training.heads.studio_light import studio_light
-from engine.training.heads.textures import Atlas
 from engine.training.heads.views import input_camera
 
 # Made with the code as it was before there was a material 2: parameters, every 1500th skin vertex
@@ -43,19 +41,6 @@ BEFORE = {
         [18621, 5191, 4520, 2644, 0],
     ),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def pack() -> Pack:
-    try:
-        return Pack()
-    except FileNotFoundError:
-        pytest.skip("no head data pack here")
-
-
-@pytest.fixture(scope="module")
-def studio(pack) -> Studio:
-    return Studio(Atlas(pack))
 
 
 def plain(x):

@@ -13,29 +13,22 @@ Leaves panel-before.png, panel-during.png, panel-after.png, camera.png, points.p
 more that show what nobody needs to see every day, and figures.json in OUT.
 """
 
-import json
 import math
 import os
-import subprocess
+import sys
 import tempfile
 import time
 
 import bpy
 
-PACKAGE = "bl_ext.user_default.triplane"
+sys.path.insert(0, os.path.dirname(__file__))
+from common import PACKAGE, keep, module, shoot_preferences
+
 figures = {}
 
 
 def session():
-    import importlib
-
-    return importlib.import_module(f"{PACKAGE}.operators.session")
-
-
-def builder(name):
-    import importlib
-
-    return importlib.import_module(f"{PACKAGE}.operators.build.{name}")
+    return module("operators.session")
 
 
 def heads():
@@ -142,7 +135,7 @@ def steps(gui):
     yield 1
     view.overlay.show_outline_selected = view.overlay.show_object_origins = False
     view.overlay.show_cursor = False
-    builder("views").frame(bpy.context, heads()[:1])
+    module("operators.build.views").frame(bpy.context, heads()[:1])
     yield 2
     gui.shot("panel-after")
 
@@ -211,14 +204,5 @@ def steps(gui):
     yield from gui.wait(lambda: session().running() is None, 120)
     assert session().failure is None, session().failure
     yield 2
-    found = subprocess.run(
-        ["xdotool", "search", "--name", "Preferences"], capture_output=True, text=True, check=True
-    )
-    window = found.stdout.split()[-1]  # there is no window manager: it hangs over the screen's edge
-    subprocess.run(["xdotool", "windowmove", window, "40", "40"], check=True)
-    yield 2
-    picture = os.path.join(os.environ["GUI_OUT"], "preferences.png")
-    subprocess.run(["import", "-window", window, picture], check=True)
-    with open(os.path.join(os.environ["GUI_OUT"], "figures.json"), "w") as file:
-        json.dump(figures, file, indent=1)
-    gui.log(figures)
+    yield from shoot_preferences("preferences")
+    keep(gui, figures)

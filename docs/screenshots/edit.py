@@ -4,22 +4,16 @@ As driver.py, which see; GUI_ENV names TRIPLANE_PYTHON, TRIPLANE_PHOTO and TRIPL
 their place TRIPLANE_FIELD, the field of a head. Leaves edit-panel.png and edit-drag.png in OUT.
 """
 
-import importlib
 import os
 import subprocess
+import sys
 
 import bpy
 
-PACKAGE = "bl_ext.user_default.triplane"
+sys.path.insert(0, os.path.dirname(__file__))
+from common import PACKAGE, module, running
+
 WANTED = {"age": 1.5, "smile": 1.0, "jaw": -1.0}
-
-
-def module(name):
-    return importlib.import_module(f"{PACKAGE}.{name}")
-
-
-def running():
-    return module("operators.session").running()
 
 
 def live():

@@ -5,25 +5,16 @@ folder with a model for objects. Leaves object-panel.png, object-during.png, obj
 object-models.png and figures.json in OUT.
 """
 
-import json
 import os
-import subprocess
+import sys
 import time
 
 import bpy
 
-PACKAGE = "bl_ext.user_default.triplane"
+sys.path.insert(0, os.path.dirname(__file__))
+from common import PACKAGE, keep, module, running, shoot_preferences
+
 figures = {}
-
-
-def module(name):
-    import importlib
-
-    return importlib.import_module(f"{PACKAGE}.{name}")
-
-
-def running():
-    return module("operators.session").running()
 
 
 def only_objects():
@@ -95,14 +86,5 @@ def steps(gui):
     bpy.context.preferences.system.use_online_access = False
     bpy.ops.triplane.open_preferences()
     yield 2
-    found = subprocess.run(
-        ["xdotool", "search", "--name", "Preferences"], capture_output=True, text=True, check=True
-    )
-    window = found.stdout.split()[-1]  # there is no window manager: it hangs over the screen's edge
-    subprocess.run(["xdotool", "windowmove", window, "40", "40"], check=True)
-    yield 2
-    picture = os.path.join(os.environ["GUI_OUT"], "object-models.png")
-    subprocess.run(["import", "-window", window, picture], check=True)
-    with open(os.path.join(os.environ["GUI_OUT"], "figures.json"), "w") as file:
-        json.dump(figures, file, indent=1)
-    gui.log(figures)
+    yield from shoot_preferences("object-models")
+    keep(gui, figures)

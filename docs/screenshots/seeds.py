@@ -5,26 +5,17 @@ file that the preferences can add. Leaves gallery.png, seed-head.png, between.pn
 many.png, models.png and figures.json in OUT.
 """
 
-import json
 import os
-import subprocess
+import sys
 import time
 
 import bpy
 
-PACKAGE = "bl_ext.user_default.triplane"
+sys.path.insert(0, os.path.dirname(__file__))
+from common import PACKAGE, keep, module, running, shoot_preferences
+
 SEEDS = int(os.environ.get("TRIPLANE_SEED", "0"))
 figures = {}
-
-
-def module(name):
-    import importlib
-
-    return importlib.import_module(f"{PACKAGE}.{name}")
-
-
-def running():
-    return module("operators.session").running()
 
 
 def show_panels(room, names):
@@ -147,9 +138,7 @@ def steps(gui):
     yield 1
     gui.shot("many")
     yield from models(gui, preferences)
-    with open(os.path.join(os.environ["GUI_OUT"], "figures.json"), "w") as file:
-        json.dump(figures, file, indent=1)
-    gui.log(figures)
+    keep(gui, figures)
 
 
 def models(gui, preferences):
@@ -165,11 +154,4 @@ def models(gui, preferences):
         bpy.ops.triplane.model_verify("INVOKE_DEFAULT", name="cars")
     yield from gui.wait(lambda: running() is None, 60)
     yield 1
-    found = subprocess.run(
-        ["xdotool", "search", "--name", "Preferences"], capture_output=True, text=True, check=True
-    )
-    window = found.stdout.split()[-1]  # there is no window manager: it hangs over the screen's edge
-    subprocess.run(["xdotool", "windowmove", window, "40", "40"], check=True)
-    yield 2
-    picture = os.path.join(os.environ["GUI_OUT"], "models.png")
-    subprocess.run(["import", "-window", window, picture], check=True)
+    yield from shoot_preferences("models")

@@ -4,26 +4,18 @@ As driver.py, which see; GUI_ENV names TRIPLANE_PYTHON. Leaves views-during.png,
 turntable.png (a strip), more that show what nobody needs to see every day, and figures.json in OUT.
 """
 
-import json
 import os
 import subprocess
+import sys
 import time
 
 import bpy
 
-PACKAGE = "bl_ext.user_default.triplane"
+sys.path.insert(0, os.path.dirname(__file__))
+from common import PACKAGE, keep, module, running
+
 COUNT = int(os.environ.get("TRIPLANE_VIEWS", "48"))
 figures = {}
-
-
-def module(name):
-    import importlib
-
-    return importlib.import_module(f"{PACKAGE}.{name}")
-
-
-def running():
-    return module("operators.session").running()
 
 
 def show_panels(names):
@@ -152,6 +144,4 @@ def steps(gui):
     bpy.app.handlers.frame_change_post.clear()
     figures["frames_played_in_6_s"] = len(seen)
     assert len(set(seen)) > 5, seen
-    with open(os.path.join(os.environ["GUI_OUT"], "figures.json"), "w") as file:
-        json.dump(figures, file, indent=1)
-    gui.log(figures)
+    keep(gui, figures)

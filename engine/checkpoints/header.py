@@ -55,6 +55,17 @@ def damaged() -> WeightsError:
     return WeightsError("The model's file is damaged or incomplete.", _REMEDY)
 
 
+def file_state(path: str | os.PathLike, what: str = "model") -> tuple[str, int, int]:
+    """The whole path of a file, when it changed and its size: what caches of opened files tell
+    them apart by. Raises WeightsError, about a "model" or a "field"."""
+    path = os.path.abspath(path)
+    try:
+        facts = os.stat(path)
+    except OSError as error:
+        raise WeightsError.unreadable(what, os.path.basename(path), error) from error
+    return path, facts.st_mtime_ns, facts.st_size
+
+
 def read_header(path: str | os.PathLike) -> Header:
     """The checked head of a .safetensors file; reads nothing else. Raises WeightsError."""
     try:
@@ -69,10 +80,7 @@ def read_header(path: str | os.PathLike) -> Header:
             raise damaged()
         entries = {k: _entry(v, 8 + length) for k, v in described.items()}
     except OSError as error:
-        raise WeightsError(
-            f"The model's file {Path(path).name} cannot be read: {error.strerror or error}.",
-            "Check that the file is still where it was.",
-        ) from error
+        raise WeightsError.unreadable("model", Path(path).name, error) from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, struct.error) as error:
         raise damaged() from error
     # As the format demands: one after another without gaps or overlaps, up to the file's end.

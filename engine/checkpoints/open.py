@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.checkpoints.header import file_state
 from engine.checkpoints.model_file import read_model
 from engine.errors import WeightsError
 from engine.systems.eg3d.config import EG3DConfig, config_from_record
@@ -22,15 +23,7 @@ def open_model(path: str | os.PathLike) -> EG3DGenerator:
     """The generator of a model file, float32 on the CPU, in evaluation mode, gradients off. The
     last one opened is kept until close_models(). Raises WeightsError if the file is missing,
     damaged (its hash is checked) or of another layout."""
-    path = os.path.abspath(path)
-    try:
-        facts = os.stat(path)
-    except OSError as error:
-        raise WeightsError(
-            f"The model's file {os.path.basename(path)} cannot be read: {error.strerror or error}.",
-            "Check that the file is still where it was.",
-        ) from error
-    return _open(path, facts.st_mtime_ns, facts.st_size)
+    return _open(*file_state(path))
 
 
 def close_models() -> None:

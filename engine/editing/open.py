@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Protocol
 
+from engine.checkpoints.header import file_state
 from engine.device import Compute
 from engine.editing.eg3d import TriplaneEditor
 from engine.editing.head import HeadEditor
@@ -48,15 +49,7 @@ def open_head(
     close_heads(). model: "" for the one that the head was made with. Raises WeightsError where the
     file is none, holds no code, or is of another model; ParameterError for a model without
     directions."""
-    path = os.path.abspath(path)
-    try:
-        facts = os.stat(path)
-    except OSError as error:
-        raise WeightsError(
-            f"The field's file {os.path.basename(path)} cannot be read: {error.strerror or error}.",
-            "Check that the file is still where it was.",
-        ) from error
-    return _opened(path, facts.st_mtime_ns, facts.st_size, model, folder, compute)
+    return _opened(*file_state(path, "field"), model, folder, compute)
 
 
 def close_heads() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from engine.cameras import Camera
@@ -46,6 +47,13 @@ class Render:
     image: torch.Tensor
     depth: torch.Tensor
     alpha: torch.Tensor
+
+    def rgba(self) -> np.ndarray:
+        """The view as a picture: uint8 [H, W, 4], display sRGB, straight alpha."""
+        alpha = self.alpha[..., None]
+        straight = torch.where(alpha > 1e-4, self.image / alpha.clamp_min(1e-4), 0.0)
+        whole = torch.cat([straight, alpha], -1).clamp(0, 1)
+        return (whole * 255 + 0.5).byte().cpu().numpy()
 
 
 class Field(ABC):

@@ -123,10 +123,7 @@ def read_file(path: str | os.PathLike) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise WeightsError(
-            f"The field's file {path.name} cannot be read: {error.strerror or error}.",
-            "Check that the file is still where it was.",
-        ) from error
+        raise WeightsError.unreadable("field", path.name, error) from error
 
 
 def _file_metadata(data: bytes) -> dict[str, str]:

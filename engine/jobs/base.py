@@ -114,6 +114,12 @@ class Context:
             self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - start
             self._step = None
 
+    def result(self, meta: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> Result:
+        """The job's result, its facts with how long each step took."""
+        self.finish()
+        timings = {step: round(seconds, 3) for step, seconds in self.timings.items()}
+        return Result({**meta, "timings": timings}, arrays or {})
+
 
 @dataclass
 class Result:

@@ -15,7 +15,7 @@ from engine.inversion.evidence import measure
 from engine.inversion.methods import METHODS, invert
 from engine.inversion.quality import Quality, judge
 from engine.inversion.reconstruct import CROP, PRESETS, Reconstruction, Report
-from engine.jobs import eg3d_stages, stages
+from engine.jobs import eg3d_stages, result_stages, stages
 from engine.jobs.base import Context, Result
 from engine.jobs.views_stages import check_name, make_folder
 from engine.portrait.align import align
@@ -87,7 +87,7 @@ def compare_methods(params: dict[str, Any], context: Context) -> Result:
     folder = make_folder(params["folder"]) if params["folder"] else None
     added = params["model"] not in ("", registry.BUILT_IN)
     ways = eg3d_stages.ModelWays(params, context) if added else BuiltInWays(params, context)
-    context.preview(stages.thumbnail(ways.aligned.crop))
+    context.preview(result_stages.thumbnail(ways.aligned.crop))
     rows, facts = [], []
     for index, method in enumerate(names):
 
@@ -125,11 +125,11 @@ def compare_methods(params: dict[str, Any], context: Context) -> Result:
     title = Path(params["photo"]).stem
     sheet = compare.draw(ways.aligned.crop, rows, title)
     meta = {"name": name, "photo": title, "methods": facts, "preset": params["preset"]}
-    meta |= {"seed": params["seed"], "versions": stages.versions()}
+    meta |= {"seed": params["seed"], "versions": result_stages.versions()}
     if folder is not None:
         write_whole({
             folder / f"{name}.png": encode_png(sheet),
             folder / f"{name}.json": json.dumps(meta, indent=1).encode(),
         })  # fmt: skip
         meta["path"] = str(folder / f"{name}.png")
-    return stages.finished(meta, {"sheet": sheet}, context)
+    return context.result(meta, {"sheet": sheet})

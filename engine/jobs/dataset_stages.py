@@ -11,7 +11,7 @@ import numpy as np
 
 from engine.cameras import Camera
 from engine.errors import ParameterError
-from engine.jobs import stages
+from engine.jobs import result_stages
 from engine.jobs.base import Context, Result
 from engine.jobs.views_stages import Subject, make_folder, open_subject, read_views, write_views
 from engine.surface import isosurface
@@ -70,16 +70,14 @@ def make_dataset(params: dict[str, Any], context: Context) -> Result:
     files[folder / "points3d.ply"] = ply_bytes(cloud)
     files[folder / "transforms.json"] = json.dumps(transforms, indent=1).encode()
     write_whole(files)
-    context.finish()
     meta = {
         "folder": str(folder),
         "frames": frames,
         "made": sum(frame["made"] for frame in frames),
         "points": len(cloud.positions),
-        "versions": stages.versions(),
-        "timings": {k: round(v, 3) for k, v in context.timings.items()},
+        "versions": result_stages.versions(),
     }
-    return Result(meta)
+    return context.result(meta)
 
 
 def _points(subject: Subject, count: int, context: Context) -> Cloud:

@@ -31,8 +31,7 @@ def run(params: dict[str, Any], context: Context) -> Result:
     made, sha256 = fetch_model(
         params["key"], params["accept"], params["models"], context.progress, context.check
     )
-    context.finish()
-    return Result(
+    return context.result(
         {
             "name": made.name,
             "path": str(made.path),
@@ -40,7 +39,6 @@ def run(params: dict[str, Any], context: Context) -> Result:
             "licence": made.licence,
             "noncommercial": made.noncommercial,
             "sha256": sha256,
-            "timings": {k: round(v, 3) for k, v in context.timings.items()},
         }
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .base import Context, Job, Param, Result
-from .mesh import QUADS
+from .mesh import PHOTO, QUADS, SURFACE
 
 HEAD = (
     Param("field", str, "", "Field file (.safetensors) of the unedited head"),
@@ -21,17 +21,8 @@ HEAD = (
 )
 PARAMS = (
     *HEAD,
-    Param("photo", str, "", "Photo to take visible skin from; empty: the field's colours only"),
-    Param(
-        "camera",
-        str,
-        "",
-        "Camera of that photo as JSON: cam2world (16), intrinsics (9), width, height",
-    ),
-    Param(
-        "faces", int, 40000, "Number of triangles of the mesh, about", minimum=1000, maximum=500_000
-    ),
-    Param("texture_size", int, 2048, "Side of the texture", unit="px", minimum=256, maximum=8192),
+    *PHOTO,
+    *SURFACE,
     *QUADS,
     Param("name", str, "", "Name of the head; empty: the file's"),
 )

@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from engine import jobs
 from engine.cameras import Camera
 from engine.editing.head import HeadEditor
 from engine.editing.open import close_heads, open_head
 from engine.editing.photo import edited_photo
-from engine.fields.io import field_to_bytes
-from engine.jobs import quad_stages, stages
+from engine.jobs import mesh_stages, quad_stages, result_stages, stages
 from engine.jobs.base import Context, Result
 from engine.jobs.sampling_stages import shown_picture, textured
 from engine.portrait.image import load_photo
@@ -22,7 +20,6 @@ from engine.sampling.base import Sampler
 from engine.sampling.edits import parse_edits
 from engine.surface import metrics
 from engine.surface.bake import PhotoView
-from engine.surface.draw import draw_textured, over
 from engine.surface.mesh import Mesh
 
 jobs.at_release(close_heads)
@@ -37,11 +34,8 @@ def preview_edit(params: dict[str, Any], context: Context) -> Result:
     field = editor.edited(parse_edits(params["edits"]), quick=True, check=context.check).field
     context.progress(0.6, "rendering")
     camera = _camera(params, sampler)
-    seen = field.render(camera, context.check)
-    alpha = seen.alpha[..., None]
-    straight = seen.image / alpha.clamp_min(1e-4) * (alpha > 1e-4)
-    image = (torch.cat([straight, alpha], -1).clamp(0, 1) * 255 + 0.5).byte().cpu().numpy()
-    return stages.finished({"camera": camera.to_json()}, {"image": image}, context)
+    image = field.render(camera, context.check).rgba()
+    return context.result({"camera": camera.to_json()}, {"image": image})
 
 
 def _camera(params: dict[str, Any], sampler: Sampler) -> Camera:
@@ -64,14 +58,14 @@ def edit_head(params: dict[str, Any], context: Context) -> Result:
     edited = editor.edited(amounts, check=context.check)
     field, code = edited.field, edited.field.origin.code
     picture = sampler.picture(code, sampler.front(), context.check, field)
-    context.preview(stages.thumbnail(shown_picture(picture)))
+    context.preview(result_stages.thumbnail(shown_picture(picture)))
     photo = _photo(params)
 
     def views(mesh: Mesh) -> list[PhotoView]:
         return [edited_photo(editor.base, edited, mesh, *photo, context.check)] if photo else []
 
     if isinstance(editor, HeadEditor):
-        mesh, quads = stages.meshes(field, views, params, context, 0.15)
+        mesh, quads = mesh_stages.meshes(field, views, params, context, 0.15)
     else:  # its own pictures show more than its field does
         mesh, quads = textured(sampler, code, field, picture, params, context), None
     shown = mesh or quads.triangles()
@@ -79,26 +73,15 @@ def edit_head(params: dict[str, Any], context: Context) -> Result:
     meta = {
         "name": params["name"] or Path(params["field"]).stem,
         "model": sampler.name,
-        "metres_per_unit": field.metres_per_unit,
-        "field_to_world": stages.standing(mesh, field).ravel().tolist(),
+        **result_stages.placed(mesh, field),
         "camera": sampler.front().to_json(),
         "edits": amounts,
         "recipe": field.origin.recipe,
         "figures": {"mesh": metrics.mesh_report(shown, field.metres_per_unit)},
-        "versions": stages.versions(),
         "device": next(iter(field.tensors().values())).device.type,
     } | quad_stages.meta(quads, field)
-    drawn = draw_textured(shown, stages.portrait_camera(shown, 256), 2)
-    arrays = (
-        stages.mesh_arrays(mesh)
-        | quad_stages.arrays(quads)
-        | {
-            "photo": shown_picture(picture),
-            "field": np.frombuffer(field_to_bytes(field), np.uint8),
-            "preview": over(drawn, stages.BACKDROP),
-        }
-    )
-    return stages.finished(meta, arrays, context)
+    arrays = result_stages.head_arrays(mesh, quads, field, shown_picture(picture))
+    return context.result(meta, arrays)
 
 
 def _photo(params: dict[str, Any]) -> tuple[Camera, np.ndarray] | None:

@@ -15,13 +15,12 @@ from PIL import Image
 from engine.checkpoints import registry
 from engine.checkpoints.default import load_default
 from engine.errors import ParameterError, ReconstructionError, WeightsError
-from engine.fields.io import field_to_bytes
 from engine.inversion.eg3d.align import Portrait, align_portrait
 from engine.inversion.eg3d.methods import PRESETS, Inverted, check_method, invert
 from engine.inversion.evidence import measure_photo
 from engine.inversion.quality import DOUBTFUL, UNLIKELY, Quality, judge
 from engine.inversion.reconstruct import Report
-from engine.jobs import stages
+from engine.jobs import mesh_stages, result_stages, stages
 from engine.jobs.base import Context, Result
 from engine.jobs.sampling_stages import picture_view
 from engine.portrait.detect import find_points
@@ -30,7 +29,6 @@ from engine.sampling.eg3d import EG3DSampler
 from engine.sampling.open import open_sampler
 from engine.surface import bake as baking
 from engine.surface import metrics
-from engine.surface.draw import draw_textured, over
 from engine.surface.mesh import Mesh
 
 ASIDE = 30.0  # degrees between the photo's camera and those of the model's own pictures
@@ -63,14 +61,14 @@ def reconstruct_with_model(params: dict[str, Any], context: Context) -> Result:
             "Choose Surface, or the built-in model.",
         )
     ways = ModelWays(params, context)
-    context.preview(stages.thumbnail(ways.aligned.crop))
+    context.preview(result_stages.thumbnail(ways.aligned.crop))
     made = ways.make(
         params["method"],
         lambda f, step: context.progress(0.06 + 0.64 * f, step),
         lambda image: context.preview(_enlarged(image)),
     )
     try:
-        mesh, _ = stages.meshes(
+        mesh, _ = mesh_stages.meshes(
             made.field, lambda mesh: _pictures(ways.sampler, made, ways.portrait, mesh, context),
             params, context, 0.7,
         )  # fmt: skip
@@ -80,7 +78,8 @@ def reconstruct_with_model(params: dict[str, Any], context: Context) -> Result:
             "Choose another model, or the built-in one.",
         ) from error
     context.progress(0.96, "measuring")
-    figures = _figures(mesh, made, ways.portrait, context) | {"faces_found": ways.faces}
+    figures = result_stages.portrait_figures(mesh, made, ways.aligned, context, SIDE)
+    figures["faces_found"] = ways.faces
     figures["quality"] = ways.judge(made).to_json()
     context.progress(0.99, "packing the results")
     return _result(ways, made, mesh, figures)
@@ -163,50 +162,23 @@ def _pictures(
     return views
 
 
-def _figures(mesh: Mesh, made: Inverted, portrait: Portrait, context: Context) -> dict[str, Any]:
-    """Figures of merit, see docs/figures.md."""
-    aligned, matte = portrait.aligned, made.matte
-    unknown = ~aligned.valid | matte.clothes
-    drawn = metrics.silhouette(mesh, made.camera)
-    figures = metrics.photo_agreement(mesh, made.camera, aligned.crop, matte.alpha * aligned.valid)
-    context.check()
-    agreement = metrics.silhouette_agreement(mesh, made.field, size=SIDE, check=context.check)
-    common = figures["psnr"], figures["psnr_common"]
-    psnr, psnr_common = (round(float(x), 2) if np.isfinite(x) else None for x in common)
-    return {
-        "photo_psnr_db": psnr,
-        "photo_psnr_common_db": psnr_common,
-        "silhouette_iou": round(metrics.iou(drawn & ~unknown, (matte.alpha > 0.5) & ~unknown), 4),
-        "mesh_field_iou": [round(float(x), 4) for x in agreement],
-        "mesh": metrics.mesh_report(mesh, made.field.metres_per_unit),
-    }
-
-
 def _result(ways: ModelWays, made: Inverted, mesh: Mesh, figures: dict[str, Any]) -> Result:
     field, photo, params = made.field.to("cpu"), ways.photo, ways.params
     sampler, aligned = ways.sampler, ways.aligned
     meta = {
         "name": Path(params["photo"]).stem,
         "model": sampler.name,
-        "metres_per_unit": field.metres_per_unit,
-        "field_to_world": stages.standing(mesh, field).ravel().tolist(),
+        **result_stages.placed(mesh, field),
         "camera": stages.full_camera(made.camera, aligned.to_crop, photo).to_json(),
         "crop_camera": made.camera.to_json(),
         "preset": params["preset"],
         "method": params["method"],
         "seed": params["seed"],
         "figures": figures,
-        "versions": stages.versions(),
         "device": sampler.compute.device.type,
     }
-    drawn = draw_textured(mesh, stages.portrait_camera(mesh, 256), 2)
-    arrays = stages.mesh_arrays(mesh) | {
-        "photo": stages.shrunk(photo.rgb),
-        "crop": aligned.crop,
-        "field": np.frombuffer(field_to_bytes(field), np.uint8),
-        "preview": over(drawn, stages.BACKDROP),
-    }
-    return stages.finished(meta, arrays, ways.context)
+    arrays = result_stages.head_arrays(mesh, None, field, result_stages.shrunk(photo.rgb))
+    return ways.context.result(meta, arrays | {"crop": aligned.crop})
 
 
 def _smaller(mask: np.ndarray) -> np.ndarray:
@@ -217,5 +189,5 @@ def _smaller(mask: np.ndarray) -> np.ndarray:
 
 def _enlarged(image: np.ndarray) -> np.ndarray:
     """A small view uint8 [R, R, 3] at the previews' size."""
-    size = stages.PREVIEW
+    size = result_stages.PREVIEW
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))

@@ -40,8 +40,7 @@ def run(params: dict[str, Any], context: Context) -> Result:
         progress=context.progress,
         check=context.check,
     )
-    context.finish()
-    return Result(
+    return context.result(
         {
             "name": made.name,
             "path": str(made.path),
@@ -50,7 +49,6 @@ def run(params: dict[str, Any], context: Context) -> Result:
             "system": made.system,
             "licence": made.licence,
             "noncommercial": made.noncommercial,
-            "timings": {k: round(v, 3) for k, v in context.timings.items()},
         }
     )
 

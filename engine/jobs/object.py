@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from .base import Context, Job, Param, Result
+from .mesh import SURFACE
 
 HEADS = "heads"  # the extension's own small model, see engine/inversion/instant.py
 PARAMS = (
@@ -26,10 +27,7 @@ PARAMS = (
     ),
     Param("models", str, "", "Folder of the models; empty: the user's"),
     Param("size", float, 0.3, "Largest dimension of the thing", "m", 0.001, 1000.0),
-    Param(
-        "faces", int, 40000, "Number of triangles of the mesh, about", minimum=1000, maximum=500_000
-    ),
-    Param("texture_size", int, 2048, "Side of the texture", unit="px", minimum=256, maximum=8192),
+    *SURFACE,
 )
 
 

@@ -18,18 +18,16 @@ from engine.cutout.cutout import Cutout, cut_out
 from engine.cutout.square import Square, recentre
 from engine.errors import ReconstructionError
 from engine.fields.base import Field
-from engine.fields.io import field_to_bytes
 from engine.inversion.instant import reconstruct_instant
 from engine.inversion.reconstruct import CROP
-from engine.jobs import at_release, stages
+from engine.jobs import at_release, mesh_stages, result_stages, stages
 from engine.jobs.base import Context, Result
 from engine.jobs.object import HEADS
 from engine.portrait.align import align
 from engine.portrait.detect import find_points
 from engine.portrait.image import Photo, load_photo
-from engine.surface import bake as baking
-from engine.surface import cleanup, isosurface, metrics, unwrap
-from engine.surface.draw import draw_textured, over
+from engine.surface import metrics
+from engine.surface.draw import over
 from engine.surface.mesh import Mesh
 from engine.systems.lrm.open import close_lrm, open_lrm
 
@@ -51,8 +49,8 @@ def reconstruct_object(params: dict[str, Any], context: Context) -> Result:
     context.progress(0.08, "loading the model")
     field, camera, square = _head(cut, context) if own else _thing(cut, chosen, compute, context)
     context.progress(0.5, "looking at it")
-    seen = field.render(camera.resized(stages.PREVIEW, stages.PREVIEW), context.check)
-    context.preview(stages.on_grey(seen.image, seen.alpha))
+    seen = field.render(camera.resized(result_stages.PREVIEW, result_stages.PREVIEW), context.check)
+    context.preview(result_stages.on_grey(seen.image, seen.alpha))
     mesh = _surface(field, params, context)
     field.metres_per_unit = params["size"] / float(np.ptp(mesh.vertices, 0).max())
     context.progress(0.96, "measuring")
@@ -64,25 +62,16 @@ def reconstruct_object(params: dict[str, Any], context: Context) -> Result:
         "model": HEADS if own else chosen.name,
         "licence": LICENCE if own else chosen.licence,
         "noncommercial": False if own else chosen.noncommercial,
-        "metres_per_unit": field.metres_per_unit,
-        "field_to_world": stages.standing(mesh, field).ravel().tolist(),
+        **result_stages.placed(mesh, field),
         "camera": stages.full_camera(camera, square.to_square, photo).to_json(),
         "crop_camera": camera.to_json(),
         "cutout": cut.source,
         "warnings": list(cut.warnings),
         "figures": figures,
-        "versions": stages.versions(),
         "device": compute.device.type,
     }
-    drawn = draw_textured(mesh, stages.portrait_camera(mesh, 256), 2)
-    arrays = stages.mesh_arrays(mesh) | {
-        "photo": _shown(photo),
-        "field": np.frombuffer(field_to_bytes(field), np.uint8),
-        "crop": square.rgb,
-        "cutout": _with_alpha(cut),
-        "preview": over(drawn, stages.BACKDROP),
-    }
-    return stages.finished(meta, arrays, context)
+    arrays = result_stages.head_arrays(mesh, None, field, _shown(photo))
+    return context.result(meta, arrays | {"crop": square.rgb, "cutout": _with_alpha(cut)})
 
 
 def _thing(
@@ -115,29 +104,23 @@ def _head(cut: Cutout, context: Context) -> tuple[Field, Camera, Square]:
 
 def _surface(field: Field, params: dict[str, Any], context: Context) -> Mesh:
     """Iso-surface, its largest part, UVs, and a texture of the field's colours."""
-    context.progress(0.52, "extracting the surface")
     try:
-        mesh = isosurface.extract(field, stages.voxels(field), context.check)
-        context.progress(0.66, "cleaning the mesh")
-        mesh = cleanup.clean(mesh, params["faces"], check=context.check)
+        mesh = mesh_stages.unwrapped(field, params, context, (0.52, 0.66, 0.74))
     except ReconstructionError as error:
         raise ReconstructionError(
             "The model sees no solid object in this picture.",
             "Try another picture or model, or a mask that follows the object more closely.",
         ) from error
-    context.progress(0.74, "unwrapping")
-    mesh = unwrap.unwrap(mesh, params["texture_size"], context.check)
     context.progress(0.84, "baking the texture")
-    return mesh.with_texture(baking.bake(mesh, field, [], params["texture_size"], context.check))
+    return mesh_stages.textured(mesh, field, [], params, context)
 
 
 def _figures(mesh: Mesh, field: Field, camera: Camera, square: Square) -> dict[str, Any]:
     """How the mesh, seen as the picture was taken, agrees with the cut-out."""
     seen = metrics.photo_agreement(mesh, camera, square.rgb, square.alpha)
-    psnr, iou = float(seen["psnr"]), float(seen["iou"])
     return {
-        "photo_psnr_db": round(psnr, 2) if np.isfinite(psnr) else None,
-        "silhouette_iou": round(iou, 4),
+        "photo_psnr_db": result_stages.decibels(seen["psnr"]),
+        "silhouette_iou": round(float(seen["iou"]), 4),
         "mesh": metrics.mesh_report(mesh, field.metres_per_unit),
     }
 
@@ -145,15 +128,16 @@ def _figures(mesh: Mesh, field: Field, camera: Camera, square: Square) -> dict[s
 def _with_alpha(cut: Cutout) -> np.ndarray:
     """The cut-out as a picture uint8 [h, w, 4], no larger than what is handed back of photos."""
     alpha = (cut.alpha * 255 + 0.5).astype(np.uint8)
-    return stages.shrunk(np.dstack([cut.rgb, alpha]))
+    return result_stages.shrunk(np.dstack([cut.rgb, alpha]))
 
 
 def _shown(photo: Photo) -> np.ndarray:
-    return stages.shrunk(photo.rgb if photo.alpha is None else np.dstack([photo.rgb, photo.alpha]))
+    alone = photo.alpha is None
+    return result_stages.shrunk(photo.rgb if alone else np.dstack([photo.rgb, photo.alpha]))
 
 
 def _thumbnail(cut: Cutout) -> np.ndarray:
     """The cut-out on grey, small: whether the right thing was found is seen before the work."""
     small = Image.fromarray(np.dstack([cut.rgb, (cut.alpha * 255 + 0.5).astype(np.uint8)]))
-    small.thumbnail((2 * stages.PREVIEW, 2 * stages.PREVIEW))
-    return over(np.asarray(small), stages.BACKDROP)
+    small.thumbnail((2 * result_stages.PREVIEW, 2 * result_stages.PREVIEW))
+    return over(np.asarray(small), result_stages.BACKDROP)

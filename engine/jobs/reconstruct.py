@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .base import Context, Job, Param, Result
-from .mesh import QUADS
+from .mesh import QUADS, SURFACE
 
 INSTANT = "instant"  # one pass of networks, see engine/inversion/instant.py
 PRESETS = (INSTANT, "fast", "balanced", "best")
@@ -50,10 +50,7 @@ PARAMS = (
         unit="px",
         size=10,
     ),
-    Param(
-        "faces", int, 40000, "Number of triangles of the mesh, about", minimum=1000, maximum=500_000
-    ),
-    Param("texture_size", int, 2048, "Side of the texture", unit="px", minimum=256, maximum=8192),
+    *SURFACE,
     *QUADS,
     Param(
         "refine_steps",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .base import Context, Job, Param, Result
-from .mesh import QUADS
+from .mesh import QUADS, SURFACE
 
 SPACES = ("w", "z")
 # Which model, and how a seed becomes a code: the same in every job that samples.
@@ -73,10 +73,7 @@ PARAMS = (
         "Changes of a head of the built-in model, such as age=1, smile=0.5 (names and units:"
         " engine/weights/directions.md)",
     ),
-    Param(
-        "faces", int, 40000, "Number of triangles of the mesh, about", minimum=1000, maximum=500_000
-    ),
-    Param("texture_size", int, 2048, "Side of the texture", unit="px", minimum=256, maximum=8192),
+    *SURFACE,
     *QUADS,
     Param("name", str, "", "Name of the head; empty: after its seed"),
 )

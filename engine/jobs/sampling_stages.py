@@ -14,16 +14,15 @@ from engine.cameras import Camera
 from engine.checkpoints.open import close_models
 from engine.errors import ParameterError, ReconstructionError
 from engine.fields.base import Field
-from engine.fields.io import field_to_bytes
-from engine.jobs import quad_stages, stages
+from engine.jobs import mesh_stages, quad_stages, result_stages, stages
 from engine.jobs.base import Context, Result
 from engine.sampling import recipe as recipes
 from engine.sampling.base import Picture, Sampler
 from engine.sampling.open import open_sampler
 from engine.sampling.recipe import Recipe, parse_heads
 from engine.surface import bake as baking
-from engine.surface import cleanup, isosurface, metrics, unwrap
-from engine.surface.draw import draw_textured, over, silhouette
+from engine.surface import metrics
+from engine.surface.draw import over, silhouette
 from engine.surface.export import encode_png, write_whole
 from engine.surface.mesh import Mesh
 from engine.surface.rasterize import rasterize
@@ -46,7 +45,7 @@ def sample_head(params: dict[str, Any], context: Context) -> Result:
     front = sampler.front()
     context.progress(0.12, "taking its picture")
     picture = sampler.picture(code, front, context.check, field)
-    context.preview(stages.thumbnail(shown_picture(picture)))
+    context.preview(result_stages.thumbnail(shown_picture(picture)))
     mesh = quads = None
     if params["topology"] != "QUAD":
         mesh = textured(sampler, code, field, picture, params, context)
@@ -56,35 +55,23 @@ def sample_head(params: dict[str, Any], context: Context) -> Result:
     psnr = np.nan
     if mesh is not None:  # without its hair a head is no picture of itself
         covered = silhouette(mesh, front).astype(np.float32)
-        psnr = float(metrics.photo_agreement(mesh, front, picture.image, covered)["psnr"])
+        psnr = metrics.photo_agreement(mesh, front, picture.image, covered)["psnr"]
     seeds = [head for head in recipe.heads if isinstance(head, int)]
     meta = {
         "name": params["name"] or _name(recipe),
         "model": sampler.name,
-        "metres_per_unit": field.metres_per_unit,
-        "field_to_world": stages.standing(mesh, field).ravel().tolist(),
+        **result_stages.placed(mesh, field),
         "camera": front.to_json(),
         "seed": seeds[0] if seeds else -1,
         "recipe": field.origin.recipe,
         "figures": {
-            # None: the mesh is not in the picture at all, or equals it.
-            "photo_psnr_db": round(psnr, 2) if np.isfinite(psnr) else None,
+            "photo_psnr_db": result_stages.decibels(psnr),
             "mesh": metrics.mesh_report(shown, field.metres_per_unit),
         },
-        "versions": stages.versions(),
         "device": next(iter(field.tensors().values())).device.type,
     } | quad_stages.meta(quads, field)
-    drawn = draw_textured(shown, stages.portrait_camera(shown, 256), 2)
-    arrays = (
-        stages.mesh_arrays(mesh)
-        | quad_stages.arrays(quads)
-        | {
-            "photo": shown_picture(picture),
-            "field": np.frombuffer(field_to_bytes(field), np.uint8),
-            "preview": over(drawn, stages.BACKDROP),
-        }
-    )
-    return stages.finished(meta, arrays, context)
+    arrays = result_stages.head_arrays(mesh, quads, field, shown_picture(picture))
+    return context.result(meta, arrays)
 
 
 def textured(
@@ -97,15 +84,20 @@ def textured(
 ) -> Mesh:
     """The field's surface with the model's own pictures of it for a texture."""
     front = sampler.front()
-    mesh = _shape(field, params, context, 0.2)
+    try:
+        mesh = mesh_stages.unwrapped(field, params, context, (0.2, 0.4, 0.48))
+    except ReconstructionError as error:
+        raise ReconstructionError(
+            "The model gives no surface for this head.",
+            "Try another seed, or a truncation nearer to 0.",
+        ) from error
     context.progress(0.6, "looking at it from all sides")
     views = [picture_view(mesh, front, picture)] if sampler.photo_cameras() else []
     for camera in sampler.photo_cameras()[1:]:
         seen = sampler.picture(code, camera, context.check, field)
         views.append(picture_view(mesh, camera, seen, front))
     context.progress(0.78, "baking the texture")
-    size = params["texture_size"]
-    return mesh.with_texture(baking.bake(mesh, field, views, size, context.check))
+    return mesh_stages.textured(mesh, field, views, params, context)
 
 
 def sample_gallery(params: dict[str, Any], context: Context) -> Result:
@@ -129,9 +121,9 @@ def sample_gallery(params: dict[str, Any], context: Context) -> Result:
         "cutoff": params["cutoff"],
         "yaw": params["yaw"],
         "pitch": params["pitch"],
-        "versions": stages.versions(),
+        "versions": result_stages.versions(),
     }
-    return stages.finished(meta, {"images": np.stack(images)}, context)
+    return context.result(meta, {"images": np.stack(images)})
 
 
 def interpolate_heads(params: dict[str, Any], context: Context) -> Result:
@@ -166,15 +158,15 @@ def interpolate_heads(params: dict[str, Any], context: Context) -> Result:
             path = str(folder / f"{name}_{frame + 1:04d}.png")
             write_whole({Path(path): encode_png(image)})
         frames.append({"path": path, "at": at})
-        context.item({"frame": frame, "path": path, "at": at}, stages.thumbnail(image))
+        context.item({"frame": frame, "path": path, "at": at}, result_stages.thumbnail(image))
     meta = {
         "name": name,
         "model": sampler.name,
         "frames": frames,
         "recipe": whole.to_json(),
-        "versions": stages.versions(),
+        "versions": result_stages.versions(),
     }
-    return stages.finished(meta, {"frames": np.stack(images)} if images else {}, context)
+    return context.result(meta, {"frames": np.stack(images)} if images else {})
 
 
 def _open(params: dict[str, Any], context: Context) -> Sampler:
@@ -186,22 +178,6 @@ def _open(params: dict[str, Any], context: Context) -> Sampler:
 def _recipe(params: dict[str, Any], at: float = 0.0) -> Recipe:
     given = {k: params[k] for k in Recipe.__dataclass_fields__ if k in params}
     return Recipe(**given | {"heads": parse_heads(params["heads"]), "at": at})
-
-
-def _shape(field: Field, params: dict[str, Any], context: Context, start: float) -> Mesh:
-    """Iso-surface, its largest part, UVs."""
-    context.progress(start, "extracting the surface")
-    try:
-        mesh = isosurface.extract(field, stages.voxels(field), context.check)
-    except ReconstructionError as error:
-        raise ReconstructionError(
-            "The model gives no surface for this head.",
-            "Try another seed, or a truncation nearer to 0.",
-        ) from error
-    context.progress(start + 0.2, "cleaning the mesh")
-    mesh = cleanup.clean(mesh, params["faces"], check=context.check)
-    context.progress(start + 0.28, "unwrapping")
-    return unwrap.unwrap(mesh, params["texture_size"], context.check)
 
 
 def picture_view(
@@ -228,7 +204,7 @@ def shown_picture(picture: Picture) -> np.ndarray:
     """A picture for the eye: uint8 [S, S, 3], on grey where nothing is."""
     if picture.painted or picture.alpha is None:
         return picture.image
-    return over(np.dstack([picture.image, picture.alpha]), stages.BACKDROP)
+    return over(np.dstack([picture.image, picture.alpha]), result_stages.BACKDROP)
 
 
 def _name(recipe: Recipe) -> str:

@@ -16,7 +16,7 @@ from engine.errors import ParameterError
 from engine.fields.base import Field
 from engine.fields.head import HeadField
 from engine.fields.io import load_field
-from engine.jobs import stages
+from engine.jobs import result_stages, stages
 from engine.jobs.base import Context, Result
 from engine.jobs.views_stages import check_name, make_folder, read_views, thumbnail
 from engine.sampling import recipe as recipes
@@ -95,8 +95,8 @@ def finish(
             folder / f"{name}.json": json.dumps(about, indent=1).encode(),
         })  # fmt: skip
         meta["path"] = str(folder / f"{name}.png")
-    meta["versions"] = stages.versions()
-    return stages.finished(meta, {"sheet": sheet}, context)
+    meta["versions"] = result_stages.versions()
+    return context.result(meta, {"sheet": sheet})
 
 
 def _fields(params: dict[str, Any], context: Context) -> Iterator[tuple[str, Field]]:

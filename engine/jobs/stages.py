@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
 
-from engine import __version__, cameras, device, jobs
-from engine.cameras import FIELD_TO_BLENDER, Camera
+from engine import cameras, device, jobs
+from engine.cameras import Camera
 from engine.checkpoints.default import DefaultModel, load_default
 from engine.checkpoints.instant import load_instant
 from engine.editing.origin import remember
 from engine.errors import ParameterError
-from engine.fields.base import Field
 from engine.fields.head import HeadField
-from engine.fields.io import field_to_bytes, load_field
+from engine.fields.io import load_field
 from engine.inversion.evidence import measure
 from engine.inversion.instant import reconstruct_instant
 from engine.inversion.methods import invert
@@ -30,21 +26,28 @@ from engine.inversion.quality import judge
 from engine.inversion.reconstruct import CROP, PRESETS, Reconstruction
 from engine.jobs import quad_stages
 from engine.jobs.base import Context, Result
-from engine.jobs.reconstruct import INSTANT, PHOTO_LIMIT
+from engine.jobs.mesh_stages import meshes
+from engine.jobs.reconstruct import INSTANT
+from engine.jobs.result_stages import (
+    PREVIEW,
+    head_arrays,
+    mesh_arrays,
+    on_grey,
+    placed,
+    portrait_camera,
+    portrait_figures,
+    shrunk,
+    thumbnail,
+)
 from engine.portrait.align import Aligned, align
 from engine.portrait.detect import find_points
 from engine.portrait.image import Photo, load_photo
 from engine.surface import bake as baking
-from engine.surface import cleanup, isosurface, metrics, unwrap
+from engine.surface import metrics
 from engine.surface.draw import silhouette
 from engine.surface.mesh import Mesh
-from engine.surface.quad import QuadHead
 from engine.systems.warpgan.inpaint import load_svinet
 
-PREVIEW = 160
-BACKDROP = (56, 56, 56)  # behind small pictures
-GRID = 176  # voxels along the box: the head field's own grid, so that no facets arise
-TRIPLANE_GRID = 256  # the same for tri-planes, which have no grid of their own
 MEMORY_LIMIT = "TRIPLANE_MEMORY_LIMIT_MB"  # environment: the preference, in MiB, 0 for none
 
 jobs.at_release(load_default.cache_clear)
@@ -88,21 +91,28 @@ def reconstruct_photo(params: dict[str, Any], context: Context) -> Result:
     context.progress(0.96, "measuring")
     context.check()
     if mesh is not None:
-        figures = _figures(mesh, made, aligned, context)
+        figures = portrait_figures(mesh, made, aligned, context)
     else:  # without its hair a head is no picture of the photo
         figures = {"mesh": metrics.mesh_report(shown, made.field.metres_per_unit)}
     figures["faces_found"] = len(faces)
     found = measure(model, aligned, made, compute, points, len(faces), context.check)
     figures["quality"] = judge(found).to_json()
-    full = full_camera(made.camera, aligned.to_crop, photo)
     context.progress(0.99, "packing the results")
-    result = _result(mesh, shown, made.field, full, photo, params, figures)
-    result.meta |= quad_stages.meta(quads, made.field)
-    result.arrays |= mesh_arrays(mesh) | quad_stages.arrays(quads)
-    result.arrays["crop"] = aligned.crop
-    result.meta["crop_camera"] = made.camera.to_json()
-    result.meta["device"] = compute.device.type
-    return finished(result.meta, result.arrays, context)
+    meta = {
+        "name": Path(params["photo"]).stem,
+        **placed(mesh, made.field),
+        "camera": full_camera(made.camera, aligned.to_crop, photo).to_json(),
+        "crop_camera": made.camera.to_json(),
+        "preset": params["preset"],
+        "method": params["method"],
+        "seed": params["seed"],
+        "figures": figures,
+        "device": compute.device.type,
+    } | quad_stages.meta(quads, made.field)
+    seen = made.field.render(portrait_camera(shown, 256))
+    preview = on_grey(seen.image, seen.alpha)
+    arrays = head_arrays(mesh, quads, made.field, shrunk(photo.rgb), preview)
+    return context.result(meta, arrays | {"crop": aligned.crop})
 
 
 def _head(
@@ -161,16 +171,9 @@ def extract_field(params: dict[str, Any], context: Context) -> Result:
     quad_stages.check(field, params)
     mesh, quads = meshes(field, views, params, context, 0.1)
     shown = mesh or quads.triangles()
-    context.finish()
-    meta = {
-        "metres_per_unit": field.metres_per_unit,
-        "timings": dict(context.timings),
-        "field_to_world": standing(mesh, field).ravel().tolist(),
-        "figures": {"mesh": metrics.mesh_report(shown, field.metres_per_unit)},
-        "versions": versions(),
-    }
-    meta |= quad_stages.meta(quads, field)
-    return Result(meta, mesh_arrays(mesh) | quad_stages.arrays(quads))
+    meta = placed(mesh, field) | quad_stages.meta(quads, field)
+    meta["figures"] = {"mesh": metrics.mesh_report(shown, field.metres_per_unit)}
+    return context.result(meta, mesh_arrays(mesh) | quad_stages.arrays(quads))
 
 
 def render_field(params: dict[str, Any], context: Context) -> Result:
@@ -181,24 +184,8 @@ def render_field(params: dict[str, Any], context: Context) -> Result:
     camera = read_camera(params["camera"])
     context.progress(0.1, "rendering")
     seen = field.render(camera, context.check)
-    context.finish()
-    alpha = seen.alpha[..., None]
-    colour = torch.where(alpha > 1e-4, seen.image / alpha.clamp_min(1e-4), torch.zeros(()))
-    image = (torch.cat([colour, alpha], -1).clamp(0, 1) * 255 + 0.5).byte().cpu().numpy()
-    return Result(
-        {"camera": camera.to_json(), "timings": dict(context.timings)},
-        {"image": image, "depth": seen.depth.float().cpu().numpy()},
-    )
-
-
-def versions() -> dict[str, str]:
-    """What made a result."""
-    return {
-        "triplane": __version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
+    arrays = {"image": seen.rgba(), "depth": seen.depth.float().cpu().numpy()}
+    return context.result({"camera": camera.to_json()}, arrays)
 
 
 def read_camera(text: str) -> Camera:
@@ -212,150 +199,8 @@ def read_camera(text: str) -> Camera:
     return camera
 
 
-def voxels(field: Field) -> int:
-    """Voxels along the field's box at which to take its surface."""
-    return GRID if isinstance(field, HeadField) else TRIPLANE_GRID
-
-
-def meshes(
-    field: Field,
-    views: quad_stages.Views,
-    params: dict[str, Any],
-    context: Context,
-    start: float,
-) -> tuple[Mesh | None, QuadHead | None]:
-    """The meshes that are wanted, one at least; `start` is the fraction of the job done before."""
-    end = 0.95
-    middle = {"SURFACE": end, "QUAD": start, "BOTH": (start + end) / 2}[params["topology"]]
-    mesh = None if middle == start else _surface(field, views, params, context, start, middle)
-    return mesh, quad_stages.make(field, views, params, context, middle, end)
-
-
-def _surface(
-    field: Field,
-    views: quad_stages.Views,
-    params: dict[str, Any],
-    context: Context,
-    start: float,
-    end: float,
-) -> Mesh:
-    """Iso-surface, clean-up, UVs, texture, from `start` to `end` of the job."""
-    part = (end - start) / 4
-    context.progress(start, "extracting the surface")
-    mesh = isosurface.extract(field, voxels(field), context.check)
-    context.progress(start + 0.6 * part, "cleaning the mesh")
-    mesh = cleanup.clean(mesh, params["faces"], check=context.check)
-    context.progress(start + 1.2 * part, "unwrapping")
-    mesh = unwrap.unwrap(mesh, params["texture_size"], context.check)
-    context.progress(start + 2.2 * part, "baking the texture")
-    size = params["texture_size"]
-    return mesh.with_texture(baking.bake(mesh, field, views(mesh), size, context.check))
-
-
 def full_camera(camera: Camera, to_crop: np.ndarray, photo: Photo) -> Camera:
     """The camera of the whole photo, from that of a crop; to_crop [3, 3]: the photo's pixels to the
     crop's."""
     full = camera.transformed_image(np.linalg.inv(to_crop), photo.width, photo.height)
     return Camera(full.cam2world, full.intrinsics, photo.width, photo.height, "photo")
-
-
-def standing(mesh: Mesh | None, field: Field) -> np.ndarray:
-    """Field space to Blender's world: metres, z up, looking along -y, lowest point on z = 0: of the
-    surface's mesh, or where there is none (a mesh of quads ends higher) of the head's field."""
-    scale = field.metres_per_unit
-    matrix = FIELD_TO_BLENDER @ np.diag([scale, scale, scale, 1.0])
-    low = quad_stages.lowest(field) if mesh is None else float(mesh.vertices[:, 1].min())
-    matrix[2, 3] = -low * scale
-    return matrix
-
-
-def _figures(mesh: Mesh, made: Reconstruction, aligned: Aligned, context: Context) -> dict:
-    """Figures of merit, see docs/figures.md."""
-    head = made.matte.alpha > 0.5
-    # What clothes hide, or lies beyond the photo, cannot be compared.
-    unknown = ~aligned.valid | made.matte.clothes
-    drawn = metrics.silhouette(mesh, made.camera)
-    figures = metrics.photo_agreement(
-        mesh, made.camera, aligned.crop, made.matte.alpha * aligned.valid
-    )
-    figures["iou"] = metrics.iou(drawn & ~unknown, head & ~unknown)
-    context.check()
-    agreement = metrics.silhouette_agreement(mesh, made.field, check=context.check)
-    return {
-        "photo_psnr_db": round(float(figures["psnr"]), 2),
-        "photo_psnr_common_db": round(float(figures["psnr_common"]), 2),
-        "silhouette_iou": round(float(figures["iou"]), 4),
-        "mesh_field_iou": [round(float(x), 4) for x in agreement],
-        "mesh": metrics.mesh_report(mesh, made.field.metres_per_unit),
-    }
-
-
-def mesh_arrays(mesh: Mesh | None) -> dict[str, np.ndarray]:
-    if mesh is None:
-        return {}
-    return {
-        "vertices": mesh.vertices.astype(np.float32),
-        "faces": mesh.faces.astype(np.int32),
-        "uvs": mesh.uvs.astype(np.float32),
-        "texture": mesh.texture,
-    }
-
-
-def _result(
-    mesh: Mesh | None,
-    seen_mesh: Mesh,
-    field: HeadField,
-    camera: Camera,
-    photo: Photo,
-    params: dict[str, Any],
-    figures: dict,
-) -> Result:
-    meta = {
-        "name": Path(params["photo"]).stem,
-        "metres_per_unit": field.metres_per_unit,
-        "field_to_world": standing(mesh, field).ravel().tolist(),
-        "camera": camera.to_json(),
-        "preset": params["preset"],
-        "method": params["method"],
-        "seed": params["seed"],
-        "figures": figures,
-        "versions": versions(),
-    }
-    packed = np.frombuffer(field_to_bytes(field), np.uint8)
-    seen = field.render(portrait_camera(seen_mesh, 256))
-    arrays = {
-        "photo": shrunk(photo.rgb),
-        "field": packed,
-        "preview": on_grey(seen.image, seen.alpha),
-    }
-    return Result(meta, arrays)
-
-
-def shrunk(picture: np.ndarray) -> np.ndarray:
-    """A picture uint8 [H, W, C] with a longer side of PHOTO_LIMIT pixels at most: what is handed
-    back of photos."""
-    scale = PHOTO_LIMIT / max(picture.shape[:2])
-    if scale >= 1:
-        return picture
-    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
-
-
-def finished(meta: dict[str, Any], arrays: dict[str, np.ndarray], context: Context) -> Result:
-    """A job's result, with how long its steps took."""
-    context.finish()
-    meta["timings"] = {k: round(v, 3) for k, v in context.timings.items()}
-    return Result(meta, arrays)
-
-
-def portrait_camera(mesh: Mesh, size: int) -> Camera:
-    return metrics.ring(mesh, [20.0], size)[0]
-
-
-def thumbnail(crop: np.ndarray) -> np.ndarray:
-    return np.asarray(Image.fromarray(crop).resize((PREVIEW, PREVIEW)))
-
-
-def on_grey(image: torch.Tensor, alpha: torch.Tensor) -> np.ndarray:
-    mixed = image + (1 - alpha[..., None]) * 0.22
-    return (mixed.clamp(0, 1) * 255 + 0.5).byte().cpu().numpy()

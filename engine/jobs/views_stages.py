@@ -21,7 +21,7 @@ from engine.errors import OutputError, ParameterError
 from engine.fields.base import Field
 from engine.fields.head import HeadField
 from engine.fields.io import load_field, read_file
-from engine.jobs import stages
+from engine.jobs import result_stages, stages
 from engine.jobs.base import Context, Result
 from engine.views import rigs, scenes
 from engine.views.frame import extent
@@ -126,9 +126,9 @@ def bake_views(params: dict[str, Any], context: Context) -> Result:
         "folder": str(folder),
         "frames": frames,
         "made": sum(frame["made"] for frame in frames),
-        "versions": stages.versions(),
+        "versions": result_stages.versions(),
     }
-    return stages.finished(meta, {}, context)
+    return context.result(meta)
 
 
 def write_views(
@@ -182,7 +182,7 @@ def thumbnail(rgba: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
     """uint8 [h, w, 3] of uint8 [H, W, 4], on dark grey, the longer side `side` pixels long."""
     image = Image.fromarray(rgba)
     image.thumbnail((side, side))
-    plain = Image.new("RGBA", image.size, (*stages.BACKDROP, 255))
+    plain = Image.new("RGBA", image.size, (*result_stages.BACKDROP, 255))
     return np.asarray(Image.alpha_composite(plain, image).convert("RGB"))
 
 

@@ -36,9 +36,9 @@ from engine.training import directions_data as data
 from engine.training.directions_card import card, meaning
 from engine.training.directions_composed import with_expressions, write
 from engine.training.directions_data import FACE, SHAPE, Attributes
-from engine.training.heads.dataset import HELD_OUT
+from engine.training.heads.dataset import HELD_OUT, stacked, write_shard
 from engine.training.heads.pack import Pack
-from engine.training.prior_data import Sitting, template_mean
+from engine.training.prior_data import Sitting, kept_mean
 
 TESTED = 24  # held-out people on whom the table is measured
 RIDGE = 3.0  # heads' worth
@@ -248,11 +248,8 @@ def build(
 def gather(args: argparse.Namespace) -> tuple[dict, dict]:
     """Training and held-out people, from the work folder or built."""
     args.work.mkdir(parents=True, exist_ok=True)
-    mean_file = args.work / "mean.npy"
-    if not mean_file.exists():
-        np.save(mean_file, template_mean(Pack(args.pack), args.mean_heads))
     out = []
-    settings = (args.pack, np.load(mean_file))
+    settings = (args.pack, kept_mean(args.work / "mean.npy", args.pack, args.mean_heads))
     for name, seeds in (
         (f"people-{args.heads}", range(args.heads)),
         ("held-out", range(HELD_OUT, HELD_OUT + 2 * TESTED)),
@@ -262,9 +259,7 @@ def gather(args: argparse.Namespace) -> tuple[dict, dict]:
             spawn = get_context("spawn")
             with ProcessPoolExecutor(args.workers, spawn, _start, settings) as pool:
                 found = [p for p in pool.map(_person, seeds, chunksize=8) if p is not None]
-            temporary = path.with_suffix(".tmp.npz")
-            np.savez(temporary, **{key: np.stack([p[key] for p in found]) for key in found[0]})
-            temporary.replace(path)
+            write_shard(path, stacked(found))
         with np.load(path) as data_file:
             out.append(dict(data_file))
     return out[0], {key: value[:TESTED] for key, value in out[1].items()}

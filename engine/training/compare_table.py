@@ -39,7 +39,7 @@ from engine.training.evaluate import digest
 from engine.training.heads.dataset import HELD_OUT
 from engine.training.heads.pack import Pack
 from engine.training.metrics import similarity, spread
-from engine.training.prior_data import template_mean
+from engine.training.prior_data import kept_mean
 from engine.training.regions import GREY, REGIONS, YAWS, Case, case, compare_regions
 from engine.training.truth import PORTRAIT, Truths
 
@@ -256,11 +256,8 @@ def main(argv: list[str] | None = None) -> None:
     folder = f"{made_by['weights'][:12]}-{made_by['code'][:12]}-{args.preset}"
     work = args.work / folder
     work.mkdir(parents=True, exist_ok=True)
-    mean_file = args.work / "mean.npy"
-    if not mean_file.exists():
-        print("the template's mean (a minute or two, once)", flush=True)
-        np.save(mean_file, template_mean(Pack(args.pack), 2000))
-    settings = args.pack, np.load(mean_file), work, args.preset
+    mean = kept_mean(args.work / "mean.npy", args.pack, 2000)
+    settings = args.pack, mean, work, args.preset
     begun, rows = time.monotonic(), []
     with ProcessPoolExecutor(args.workers, get_context("spawn"), start, settings) as pool:
         jobs = [pool.submit(evaluate_all, names, *job) for job in portraits(args.count, args.yaws)]

@@ -52,7 +52,7 @@ from engine.training.metrics import (
     spread,
     ssim,
 )
-from engine.training.prior_data import template_mean
+from engine.training.prior_data import kept_mean
 from engine.training.truth import PORTRAIT, Truth, Truths, View
 
 BALANCED = PRESETS["balanced"]
@@ -293,11 +293,8 @@ def main(argv: list[str] | None = None) -> None:
     made_by = {"weights": digest([args.weights]), "code": digest(sources)}
     work = args.work / f"{made_by['weights'][:12]}-{made_by['code'][:12]}"
     work.mkdir(parents=True, exist_ok=True)
-    mean_file = args.work / "mean.npy"
-    if not mean_file.exists():
-        print("the template's mean (a minute or two, once)", flush=True)
-        np.save(mean_file, template_mean(Pack(args.pack), 2000))
-    settings = (args.weights, args.pack, np.load(mean_file), work)
+    mean = kept_mean(args.work / "mean.npy", args.pack, 2000)
+    settings = (args.weights, args.pack, mean, work)
     out = {"made_by": made_by, "held_out": {}}
     with ProcessPoolExecutor(args.workers, get_context("spawn"), start, settings) as pool:
         # A head's variants follow each other: its truth is made once.

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.systems.head.mapping import shape_vector
-from engine.training.heads.dataset import HELD_OUT, SKIN_UNIT, load_shard
+from engine.training.heads.dataset import SKIN_UNIT, FinishedShards
 
 
 @dataclass(frozen=True)
@@ -34,26 +34,12 @@ class Sittings:
         return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
-class StudioShards:
-    """All finished shards of a folder; training seeds or held-out ones. styles: of hair."""
+class StudioShards(FinishedShards):
+    """Those of a folder's sittings. styles: of hair."""
 
     def __init__(self, folder: Path, styles: int, held_out: bool = False) -> None:
-        self.folder, self.styles, self.held_out = folder, styles, held_out
-        self.items: list[dict[str, np.ndarray]] = []
-        self._names: set[str] = set()
-        self.refresh()
-
-    def refresh(self) -> int:
-        """Takes in shards that have been finished since; returns the number of heads."""
-        for path in sorted(self.folder.glob("studio_*.npz")):
-            held = int(path.stem.split("_")[1]) >= HELD_OUT
-            if path.name not in self._names and held == self.held_out:
-                self.items.append(load_shard(path))
-                self._names.add(path.name)
-        return len(self)
-
-    def __len__(self) -> int:
-        return sum(len(shard["seed"]) for shard in self.items)
+        super().__init__(folder, "studio_*.npz", held_out)
+        self.styles = styles
 
     def shapes(self) -> Tensor:
         """Shape vectors of all heads [N, D]."""

@@ -24,7 +24,6 @@ Shard lift_X.npz (uncompressed, 1.7 MB a picture, 50 pictures):
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +45,7 @@ from engine.systems.lrm.lift import Views, lift, mirrored, surface
 from engine.training.build_headspace import bust_cut
 from engine.training.data import Portraits, Shards, portraits
 from engine.training.degrade import apply_tone
-from engine.training.heads.dataset import HELD_OUT, SKIN_UNIT, load_shard
+from engine.training.heads.dataset import HELD_OUT, SKIN_UNIT, load_shard, write_shard
 from engine.training.heads.views import (
     FRONTAL_TARGETS,
     TARGET_EXTENT,
@@ -295,10 +294,7 @@ def _write(
         else:
             batch = portraits(heads, 1, rng, augment=rng.random() > CLEAN)
         rows.append(reader(batch, rng))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
-        np.savez(file, **{key: np.concatenate([r[key] for r in rows]) for key in rows[0]})
-    os.replace(temporary, path)
+    write_shard(path, {key: np.concatenate([r[key] for r in rows]) for key in rows[0]})
     print(f"{path.name}: {(time.process_time() - start) / count:.2f} cpu-s a picture", flush=True)
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -33,7 +32,7 @@ from engine.training.build_headspace import (
     sample_pair,
     vertex_weight,
 )
-from engine.training.heads.dataset import SKIN_UNIT, load_shard
+from engine.training.heads.dataset import SKIN_UNIT, load_shard, write_shard
 from engine.training.heads.pack import Pack
 from engine.training.heads.views import TARGET_EXTENT, TARGET_FOV, TARGET_SIZE, distance
 
@@ -113,17 +112,8 @@ def prepare(path: Path) -> str:
             prior = smooth_union(skin, lattice.sample(mass, q, space.bounds)[:, 0])
             place[i, view][mask] = np.clip(np.rint(q.numpy() / SKIN_UNIT), -32767, 32767)
             residual[i, view][mask] = prior.numpy()
-    temporary = out_path.with_name(f".{out_path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
-        np.savez(
-            file,
-            identity=identity,
-            expression=expression,
-            hair=hair,
-            place=place,
-            residual=residual,
-        )
-    os.replace(temporary, out_path)
+    shapes = {"identity": identity, "expression": expression, "hair": hair}
+    write_shard(out_path, shapes | {"place": place, "residual": residual})
     return f"{out_path.name}: prior is off by {np.abs(residual[residual != 0]).mean() * 1e3:.2f} mm"
 
 

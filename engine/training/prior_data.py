@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -181,6 +182,14 @@ class Sitting:
 def template_mean(pack: Pack, heads: int) -> np.ndarray:
     """The mean of the pack's vertices that the head space's template is bound to."""
     return np.mean([sample_pair(pack, seed)[0] for seed in range(heads)], 0)
+
+
+def kept_mean(path: Path, pack: str | None, heads: int) -> np.ndarray:
+    """template_mean(), from a file, or made and put there. pack: its folder, None for the usual."""
+    if not path.exists():
+        print("the template's mean (a minute or two, once)", flush=True)
+        np.save(path, template_mean(Pack(pack), heads))
+    return np.load(path)
 
 
 def refine(model: DefaultModel, people: list[Person], steps: int, rng: torch.Generator) -> float:

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -44,13 +43,13 @@ from engine.sampling.builtin import EXTENT, FOV, PIVOT
 from engine.training.build_headspace import bust_cut
 from engine.training.data import SIZE, WIDEN, five_points
 from engine.training.heads.build import build, head_rng
-from engine.training.heads.dataset import SKIN_UNIT
+from engine.training.heads.dataset import SKIN_UNIT, stacked, write_shard
 from engine.training.heads.pack import Pack
 from engine.training.heads.parts import HAIR, SKIN
 from engine.training.heads.sampler import sample_params
 from engine.training.heads.scene import Scene, View
 from engine.training.heads.views import distance
-from engine.training.prior_data import Sitting, natural, template_mean, tidy
+from engine.training.prior_data import Sitting, kept_mean, natural, tidy
 
 SHARD, VIEWS, PIXELS = 50, 4, 256
 STREAM = 40  # of head_rng
@@ -134,10 +133,7 @@ def _shard(job: tuple[Path, int, int]) -> str:
         return f"{path.name} is there"
     start = time.process_time()
     heads = [h for seed in range(first, end) if (h := sit(_worker["sitting"], seed)) is not None]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
-        np.savez(file, **{key: np.stack([h[key] for h in heads]) for key in heads[0]})
-    os.replace(temporary, path)
+    write_shard(path, stacked(heads))
     return f"{path.name}: {(time.process_time() - start) / len(heads):.2f} cpu-s a head"
 
 
@@ -151,12 +147,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--pack", default=None, help="folder of the head data pack")
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
-    cache = args.out / "mean.npy"
-    if not cache.exists():
-        np.save(cache, template_mean(Pack(args.pack), args.mean_heads))
+    mean = kept_mean(args.out / "mean.npy", args.pack, args.mean_heads)
     first, end = args.seeds
     jobs = [(args.out, s, min(s + SHARD, end)) for s in range(first, end, SHARD)]
-    start = (args.pack, np.load(cache), args.weights)
+    start = (args.pack, mean, args.weights)
     with ProcessPoolExecutor(args.workers, get_context("spawn"), _start, start) as pool:
         for line in pool.map(_shard, jobs):
             print(line, flush=True)

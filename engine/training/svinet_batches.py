@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.training.heads.dataset import HELD_OUT, load_shard
+from engine.training.heads.dataset import FinishedShards
 
 
 @dataclass
@@ -42,26 +42,11 @@ class Pairs:
         return self.known * (1 - self.visible)
 
 
-class PairShards:
-    """All finished shards of a folder; training seeds or held-out ones."""
+class PairShards(FinishedShards):
+    """Those of a folder's pairs, of all kinds."""
 
     def __init__(self, folder: Path, held_out: bool = False) -> None:
-        self.folder, self.held_out = folder, held_out
-        self.items: list[dict[str, np.ndarray]] = []
-        self._names: set[str] = set()
-        self.refresh()
-
-    def refresh(self) -> int:
-        """Takes in shards that have been finished since; returns the number of heads."""
-        for path in sorted(self.folder.glob("svinet_*.npz")):
-            held = int(path.stem.split("_")[2]) >= HELD_OUT
-            if path.name not in self._names and held == self.held_out:
-                self.items.append(load_shard(path))
-                self._names.add(path.name)
-        return len(self)
-
-    def __len__(self) -> int:
-        return sum(len(shard["seed"]) for shard in self.items)
+        super().__init__(folder, "svinet_*.npz", held_out)
 
     def places(self) -> list[tuple[int, int, int]]:
         """All views: (shard, head, view)."""

@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -55,13 +54,13 @@ from engine.portrait.image import Photo
 from engine.sampling.builtin import EXTENT, FOV, PIVOT, BuiltInSampler
 from engine.training.data import _background, five_points
 from engine.training.heads.build import build_head, head_rng
-from engine.training.heads.dataset import SKIN_UNIT
+from engine.training.heads.dataset import SKIN_UNIT, stacked, write_shard
 from engine.training.heads.pack import Pack
 from engine.training.heads.scene import Scene
 from engine.training.heads.studio_light import studio_light
 from engine.training.heads.views import distance, input_camera
 from engine.training.metrics import similarity
-from engine.training.prior_data import template_mean
+from engine.training.prior_data import kept_mean
 from engine.training.truth import PORTRAIT, Truths
 
 SHARD, SIZE, VIEWS = 10, 256, 11
@@ -315,10 +314,7 @@ def _shard(job: tuple[Path, str, int, int, int | None]) -> str:
             heads.append(pairs(person, model, _worker["compute"], seed % 4 != 3))
         except ReconstructionError:  # too much of the head is covered
             continue
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
-        np.savez(file, **{key: np.stack([h[key] for h in heads]) for key in heads[0]})
-    os.replace(temporary, path)
+    write_shard(path, stacked(heads))
     return f"{path.name}: {(time.process_time() - begun) / len(heads):.2f} cpu-s a head"
 
 
@@ -334,15 +330,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--pack", default=None, help="folder of the head data pack")
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
-    cache = args.mean or args.out / "mean.npy"
-    if not cache.exists():
-        np.save(cache, template_mean(Pack(args.pack), 2000))
+    mean = kept_mean(args.mean or args.out / "mean.npy", args.pack, 2000)
     first, end = args.seeds
     jobs = [
         (args.out, args.kind, s, min(s + SHARD, end), args.material)
         for s in range(first, end, SHARD)
     ]
-    start = (args.pack, np.load(cache), args.weights)
+    start = (args.pack, mean, args.weights)
     with ProcessPoolExecutor(args.workers, get_context("spawn"), _start, start) as pool:
         for line in pool.map(_shard, jobs):
             print(line, flush=True)

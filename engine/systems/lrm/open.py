@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine import device
-from engine.checkpoints.header import read_header, read_record
+from engine.checkpoints.header import file_state, read_header, read_record
 from engine.checkpoints.model_file import stream_model
 from engine.device import Compute
 from engine.errors import WeightsError
@@ -62,16 +62,7 @@ def open_lrm(path: str | os.PathLike, compute: Compute | None = None) -> LrmMode
     Raises WeightsError if the file is missing, damaged (its hash is checked), of another system or
     if its tensors do not fit its record.
     """
-    compute = compute or device.choose()
-    path = os.path.abspath(path)
-    try:
-        facts = os.stat(path)
-    except OSError as error:
-        raise WeightsError(
-            f"The model's file {os.path.basename(path)} cannot be read: {error.strerror or error}.",
-            "Check that the file is still where it was.",
-        ) from error
-    return _open(path, facts.st_mtime_ns, facts.st_size, compute)
+    return _open(*file_state(path), compute or device.choose())
 
 
 def close_lrm() -> None:

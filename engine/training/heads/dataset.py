@@ -129,6 +129,42 @@ def load_shard(path: str | os.PathLike) -> dict[str, np.ndarray]:
     return out
 
 
+def stacked(heads: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Arrays of some heads as those of a shard: with the head axis."""
+    return {key: np.stack([head[key] for head in heads]) for key in heads[0]}
+
+
+def write_shard(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes a shard, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+    os.replace(temporary, path)
+
+
+class FinishedShards:
+    """All finished shards NAME_SEED.npz of a folder that a pattern fits; training seeds or held-out
+    ones. items: their arrays, by name."""
+
+    def __init__(self, folder: Path, pattern: str, held_out: bool = False) -> None:
+        self.folder, self.pattern, self.held_out = folder, pattern, held_out
+        self.items: list[dict[str, np.ndarray]] = []
+        self._names: set[str] = set()
+        self.refresh()
+
+    def refresh(self) -> int:
+        """Takes in shards that have been finished since; returns the number of heads."""
+        for path in sorted(self.folder.glob(self.pattern)):
+            held = int(path.stem.rpartition("_")[2]) >= HELD_OUT
+            if path.name not in self._names and held == self.held_out:
+                self.items.append(load_shard(path))
+                self._names.add(path.name)
+        return len(self)
+
+    def __len__(self) -> int:
+        return sum(len(shard["seed"]) for shard in self.items)
+
+
 _worker: tuple[Pack, Studio] | None = None
 
 
@@ -138,16 +174,12 @@ def _start_worker(pack_path: str | None) -> None:
     _worker = pack, Studio(Atlas(pack))
 
 
-def write_shard(folder: Path, first: int, count: int, material: int | None = None) -> float:
+def make_shard(folder: Path, first: int, count: int, material: int | None = None) -> float:
     """Makes one shard; returns processor seconds."""
     assert _worker is not None
     start = time.process_time()
     heads = [sample(*_worker, seed, material) for seed in range(first, first + count)]
-    path = shard_path(folder, first)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
-        np.savez(file, **{key: np.stack([h[key] for h in heads]) for key in heads[0]})
-    os.replace(temporary, path)
+    write_shard(shard_path(folder, first), stacked(heads))
     return time.process_time() - start
 
 
@@ -174,7 +206,7 @@ def main(argv: list[str] | None = None) -> None:
                 return
             if (s := next(queue, None)) is not None:
                 n = min(SHARD, end - s)
-                running[pool.submit(write_shard, args.out, s, n, args.material)] = n
+                running[pool.submit(make_shard, args.out, s, n, args.material)] = n
 
         for _ in range(args.workers):
             start_next()
