@@ -194,15 +194,18 @@ def refine_latent(
     hair: Tensor | None = None,
 ) -> Tensor:
     """w+ [1, n, w] moved towards the photo, kept near the encoder's. hair: as the generator takes
-    it."""
+    it. Few steps are large ones: five come as far as thirty."""
     if not steps:
         return ws
+    rate = min(0.1, max(0.02, 0.5 / steps))
+    warm = min(5, -(-steps // 3))
     start, ws = ws.detach(), ws.detach().clone().requires_grad_()
-    optimiser = Adam([{"params": [ws], "lr": 0.02}])
+    optimiser = Adam([{"params": [ws], "lr": rate}])
     generator.requires_grad_(False)
     for step in range(steps):
         report(step / steps)
-        optimiser.param_groups[0]["lr"] = 0.02 * min(1.0, (step + 1) / 5, 2 * (1 - step / steps))
+        share = min(1.0, (step + 1) / warm, 2 * (1 - step / steps))
+        optimiser.param_groups[0]["lr"] = rate * share
         with compute.autocast():
             planes = generator.planes(ws, hair)
         colour = _colours(generator, planes, seen.canonical)
@@ -286,6 +289,7 @@ def match(
     weight: Tensor | None = None,
     check: Callable[[], None] = lambda: None,
     side: int = 0,
+    steps: int = MATCH_STEPS,
 ) -> Tensor:
     """Planes [1, 4, C, P, P] whose colours at canonical points [N, 3] come near those wanted
     [N, 3], by weight [N]. Deterministic; the offset is smooth, so detail stays: it has `side`
@@ -294,9 +298,9 @@ def match(
         half = side or planes.shape[-1] // 2
         offset = torch.zeros(*planes.shape[1:3], half, half, requires_grad=True)
         optimiser = Adam([{"params": [offset], "lr": MATCH_RATE}], betas=(0.8, 0.95))
-        for step in range(MATCH_STEPS):
+        for step in range(steps):
             check()
-            optimiser.param_groups[0]["lr"] = MATCH_RATE * min(1.0, 1.5 * (1 - step / MATCH_STEPS))
+            optimiser.param_groups[0]["lr"] = MATCH_RATE * min(1.0, 1.5 * (1 - step / steps))
             colour = _colours(generator, planes + _finer(offset, planes)[None], points)
             far = ((colour - wanted).square().sum(1) + 1e-5).sqrt()
             loss = far.mean() if weight is None else (weight * far).sum() / weight.sum()

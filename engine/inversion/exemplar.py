@@ -26,7 +26,7 @@ SHORTEST = 12  # cells: narrower stretches of hair are too little to repeat
 BROAD = 5.0  # cells: standard deviation of what is not detail
 STRENGTH, FAR, REACH = 0.7, 0.4, 45.0  # of the detail at the border; of that far away, in cells
 # What is left of strands by their width where detail is drawn: it has the broad ones itself.
-STRANDS = (0.8, 0.8, 0.5, 0.35, 0.35)
+STRANDS = (0.55, 0.55, 0.35, 0.25, 0.25)
 MEET = 8.0  # cells over which the two sides' textures cross at the back
 MOST = 0.5  # of the logarithm: brighter or darker specks are no hair
 FLOOR = 0.04

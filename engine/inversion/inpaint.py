@@ -25,17 +25,19 @@ def inpainted_views(
     angles: Sequence[tuple[float, float]],
     strands: Strands | None,
     check: Callable[[], None] = lambda: None,
+    size: int = pseudo.SIZE,
 ) -> list[pseudo.PseudoView]:
     """Pseudo-views of a head at (yaw, pitch) in degrees whose holes SVINet has painted.
-    ws [1, n, w]: the head's style code; strands: the head's, drawn over its colours."""
+    ws [1, n, w]: the head's style code; strands: the head's, drawn over its colours; size: pixels a
+    side, see svinet.inpaint()."""
     net = svinet.load_svinet()
     field = head.field
     field.strands = strands
     picture = torch.from_numpy(aligned.crop).float() / 255
     trust = torch.from_numpy(np.ascontiguousarray(head.trust))
-    sources = pseudo.sources_of(field, picture, trust, head.camera, check=check)
+    sources = pseudo.sources_of(field, picture, trust, head.camera, size, check)
     views = []
-    for camera in pseudo.cameras_around(angles, without=head.camera):
+    for camera in pseudo.cameras_around(angles, size, without=head.camera):
         view = pseudo.pseudo_view(field, sources, camera, check)
         check()
         pictures = (view.filled(), view.render, view.mirror * view.alpha[..., None])

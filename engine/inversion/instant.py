@@ -19,7 +19,6 @@ from torch import Tensor
 from engine.cameras import Camera
 from engine.checkpoints.default import DefaultModel
 from engine.device import Compute
-from engine.errors import ReconstructionError
 from engine.fields.head import HeadField
 from engine.fields.strands import Strands
 from engine.headspace import lattice
@@ -27,6 +26,7 @@ from engine.headspace.space import HeadSpace
 from engine.inversion import pose, shape
 from engine.inversion.appearance import Target, surface_points
 from engine.inversion.colours import Fitted, covered_by_hair, see_photo, strands_of
+from engine.inversion.cut import QUICK, cut_out
 from engine.inversion.hair import likely_mass
 from engine.inversion.outline import to_outline
 from engine.inversion.reconstruct import (
@@ -39,55 +39,18 @@ from engine.inversion.reconstruct import (
     trusted_pixels,
 )
 from engine.portrait.align import Aligned
-from engine.portrait.matte import Matte, matte
-from engine.portrait.perception import CLASSES, Perception
+from engine.portrait.perception import CLASSES
 from engine.systems.lrm.head import HeadLrm
 from engine.systems.lrm.lift import SIZE, lift, surface
 
 OUTLINE = os.environ.get("OUTLINE", "1") == "1"
 FINE = 2  # times finer than the network's are the planes: the picture's own detail
-CUT = 256  # pixels a side of the matte: four times quicker than at the crop's own
 LATTICE = 56  # nodes a side of the lattice that moves hair
 SEEN, POINTS = 96, 8000  # to know where strands belong: pixels of the photo, points of the surface
 FAINTER = 0.6
 BAND = 0.024  # metres from the prior's surface beyond which nothing is moved
 
 Report = Callable[[float, str], None]
-
-
-def cut_out(aligned: Aligned, seen: Perception, check: Callable[[], None] = lambda: None) -> Matte:
-    """The head's matte, from the crop at CUT pixels a side. Raises ReconstructionError if no head
-    stands out in the photo."""
-    factor = CROP // CUT
-
-    def smaller(x: np.ndarray) -> np.ndarray:
-        blocks = x.reshape(CUT, factor, CUT, factor, *x.shape[2:]).astype(np.float32)
-        return blocks.mean((1, 3))
-
-    valid = smaller(aligned.valid) > 0.99
-    alpha = None if aligned.alpha is None else (smaller(aligned.alpha) + 0.5).astype(np.uint8)
-    found = matte(
-        (smaller(aligned.crop) + 0.5).astype(np.uint8),
-        seen.classes.float().softmax(1)[0].numpy(),
-        alpha=alpha,
-        valid=valid,
-        check=check,
-    )
-    if found.alpha.mean() < 0.03:
-        raise ReconstructionError(
-            "The head could not be told from the background.",
-            "Use a photo with a plainer background, or one with the background cut out.",
-        )
-
-    def larger(x: np.ndarray) -> np.ndarray:
-        big = F.interpolate(
-            torch.from_numpy(x)[None, None], (CROP, CROP), mode="bilinear", align_corners=False
-        )
-        return big[0, 0].numpy() * aligned.valid
-
-    labels = found.labels.repeat(factor, 0).repeat(factor, 1)
-    labels[~aligned.valid] = 0
-    return Matte(larger(found.alpha), larger(found.person), labels)
 
 
 @torch.no_grad()
@@ -139,7 +102,7 @@ def reconstruct_instant(
     report(0.0, "reading the portrait")
     seen = perceive(model, aligned.crop, compute)
     report(0.1, "cutting out the head")
-    cut = cut_out(aligned, seen, check)
+    cut = cut_out(aligned, seen, check, QUICK)
     report(0.5, "painting the head")
     guess = first_guess(model, seen)
     guess = replace(guess, mass=likely_mass(model.space, guess.hair))

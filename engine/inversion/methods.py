@@ -35,6 +35,7 @@ from engine.portrait.align import Aligned
 from engine.systems.head.model import HeadGenerator
 
 RESIDUALS = 12000  # points of the photo and its mirror image that the planes' offsets come from
+OUTLINE = 24  # steps of WarpGAN's recipe where a preset tunes nothing
 SIDES = ((30, 0), (-30, 0), (60, 0), (-60, 0))  # degrees: HFGI3D's views, on a wider arc
 
 
@@ -116,6 +117,18 @@ class Work:
         sources = self.sources(head)
         cameras = pseudo.cameras_around(angles, size, without=head.camera)
         return [pseudo.pseudo_view(head.field, sources, c, self.check) for c in cameras]
+
+    def with_mirror(
+        self, head: colours.Fitted, seen: appearance.Seen
+    ) -> tuple[appearance.Seen, pseudo.PseudoView]:
+        """What is seen, and, believed less, the mirrored photo where the photo shows nothing; and
+        the view from the mirrored camera that says so."""
+        _, camera = mirrored(torch.zeros(1, 1), head.camera)
+        camera = camera.resized(pseudo.SIZE, pseudo.SIZE)
+        view = pseudo.pseudo_view(head.field, self.sources(head), camera, self.check)
+        view.compose(mirror=1.0)
+        share = pseudo.MIRRORED * view.mirror_visible * (1 - view.visible)
+        return fuse.together([seen, fuse.seen_in(head.field, view, share)]), view
 
     def done(
         self,
@@ -215,18 +228,9 @@ def spi(work: Work) -> Reconstruction:
     seen = work.see(head)
     ws = work.refine(head, seen)
     head.field.planes = work.planes(head, ws)[0]
-    views = [pseudo.pseudo_view(head.field, work.sources(head), _mirror_camera(head), work.check)]
-    views[0].compose(mirror=1.0)
-    share = pseudo.MIRRORED * views[0].mirror_visible * (1 - views[0].visible)
-    many = fuse.together([seen, fuse.seen_in(head.field, views[0], share)])
+    many, view = work.with_mirror(head, seen)
     tuned = work.tune(head, ws, work.pivot(head, ws, many), 0.6, 1.0)
-    return work.done(head, ws, work.planes(head, ws, tuned), tuned, views)
-
-
-def _mirror_camera(head: colours.Fitted) -> Camera:
-    """Of the photo's mirror image, at the pseudo-views' size."""
-    _, camera = mirrored(torch.zeros(1, 1), head.camera)
-    return camera.resized(pseudo.SIZE, pseudo.SIZE)
+    return work.done(head, ws, work.planes(head, ws, tuned), tuned, [view])
 
 
 def triplanenet(work: Work) -> Reconstruction:
@@ -237,10 +241,7 @@ def triplanenet(work: Work) -> Reconstruction:
     seen = work.see(head)
     planes = work.planes(head, head.ws)
     head.field.planes = planes[0]
-    view = pseudo.pseudo_view(head.field, work.sources(head), _mirror_camera(head), work.check)
-    view.compose(mirror=1.0)
-    share = pseudo.MIRRORED * view.mirror_visible * (1 - view.visible)
-    many = fuse.together([seen, fuse.seen_in(head.field, view, share)])
+    many, view = work.with_mirror(head, seen)
     work.report(0.7, "correcting the planes")
     few = torch.randperm(len(many.weight), generator=torch.Generator().manual_seed(work.seed))
     few = few[:RESIDUALS]
@@ -256,8 +257,13 @@ def triplanenet(work: Work) -> Reconstruction:
 
 def warpgan(work: Work) -> Reconstruction:
     """Warping-guided inversion (WarpGAN, arXiv 2511.08178): the photo warped round the head, what
-    is missing inpainted by SVINet, and all of it back into one field. See reconstruct()."""
+    is missing inpainted by SVINet, and all of it back into one field. See reconstruct(). Where a
+    preset tunes nothing, the shape is fitted coarsely and w+ moved a little, so that all of it
+    costs less than three times the encoder alone."""
     steps = replace(work.steps, views=pseudo.AROUND)
+    if not (steps.tuning or steps.planes):
+        outline = min(steps.silhouette, OUTLINE)
+        steps = replace(steps, silhouette=outline, coarse=True)
     return reconstruct(
         work.model, work.aligned, steps, work.compute, work.report, work.preview, work.seed,
         work.check,
@@ -297,7 +303,7 @@ def invert(
 ) -> Reconstruction:
     """One portrait to a field by the method of that name (a key of METHODS, or "auto").
 
-    steps: of the preset; counts of 0 that a method cannot do without are the balanced preset's.
+    steps: of the preset; where it tunes nothing, methods that do take the balanced preset's.
     report(fraction, step name); preview(field, camera) when there is something new to see; check:
     called often, raises to cancel. Raises KeyError for a name that is none, ReconstructionError if
     no head stands out in the photo.
@@ -305,9 +311,7 @@ def invert(
     if name == "auto":
         return reconstruct(model, aligned, steps, compute, report, preview, seed, check)
     method = METHODS[name]
-    if name not in ("warpgan", "triplanenet"):
+    if name not in ("warpgan", "triplanenet") and not steps.tuning:
         usual = PRESETS["balanced"]
-        steps = replace(
-            steps, latent=steps.latent or usual.latent, tuning=steps.tuning or usual.tuning
-        )
+        steps = replace(steps, latent=usual.latent, tuning=usual.tuning)
     return method.run(Work(model, aligned, steps, compute, report, preview, seed, check))

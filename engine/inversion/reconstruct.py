@@ -15,7 +15,6 @@ from torch import Tensor
 from engine.cameras import Camera
 from engine.checkpoints.default import DefaultModel
 from engine.device import Compute
-from engine.errors import ReconstructionError
 from engine.fields.head import HeadField
 from engine.inversion import appearance, fit, pose, shape
 from engine.inversion.colours import (
@@ -29,22 +28,28 @@ from engine.inversion.colours import (
     strands_of,
     target_of,
 )
+from engine.inversion.cut import QUICK, cut_out
 from engine.inversion.hair import likely_mass
 from engine.inversion.inpaint import inpainted_views, with_views
+from engine.inversion.outline import to_outline
 from engine.inversion.perceive import look, refined
+from engine.inversion.pseudo import SIZE as VIEW
 from engine.inversion.pseudo import PseudoView
 from engine.portrait.align import Aligned
-from engine.portrait.matte import Matte, matte
+from engine.portrait.matte import Matte
 from engine.portrait.perception import CLASSES, SIZE, Perception
 
 CROP = 512
+COARSE_VIEW, COARSE_STEPS = 96, 8  # pixels a side; steps of colours
 SKIN, HAIR = CLASSES.index("skin"), CLASSES.index("hair")
 
 
 @dataclass(frozen=True)
 class Steps:
     """How much work each stage does (optimisation steps), on how many pixels a side the appearance
-    is fitted, and yaw and pitch (degrees) of the views that are inpainted."""
+    is fitted, and yaw and pitch (degrees) of the views that are inpainted. coarse: matte and
+    views have fewer pixels a side, and what the steps leave of the outline is put right in one
+    (see outline.to_outline)."""
 
     silhouette: int
     latent: int
@@ -52,10 +57,11 @@ class Steps:
     planes: int
     pixels: int
     views: tuple[tuple[float, float], ...] = ()
+    coarse: bool = False
 
 
 PRESETS = {
-    "fast": Steps(silhouette=40, latent=0, tuning=0, planes=0, pixels=128),
+    "fast": Steps(silhouette=40, latent=5, tuning=0, planes=0, pixels=128),
     "balanced": Steps(silhouette=90, latent=30, tuning=50, planes=60, pixels=192),
     "best": Steps(silhouette=140, latent=60, tuning=200, planes=300, pixels=256),
 }
@@ -152,23 +158,6 @@ def encode(model: DefaultModel, crop: np.ndarray, alpha: np.ndarray, compute: Co
         return model.encoder(x).float()
 
 
-def _cut_out(aligned: Aligned, seen: Perception, check: Callable[[], None] = lambda: None) -> Matte:
-    """The head's matte. Raises ReconstructionError if no head stands out in the photo."""
-    cut = matte(
-        aligned.crop,
-        seen.classes.float().softmax(1)[0].numpy(),
-        alpha=aligned.alpha,
-        valid=aligned.valid,
-        check=check,
-    )
-    if cut.alpha.mean() < 0.03:
-        raise ReconstructionError(
-            "The head could not be told from the background.",
-            "Use a photo with a plainer background, or one with the background cut out.",
-        )
-    return cut
-
-
 def _planes(
     model: DefaultModel, aligned: Aligned, cut: Matte, compute: Compute
 ) -> tuple[Tensor, Tensor]:
@@ -207,7 +196,7 @@ def encode_only(model: DefaultModel, aligned: Aligned, compute: Compute) -> Reco
     if no head stands out in the photo.
     """
     seen = perceive(model, aligned.crop, compute)
-    cut = _cut_out(aligned, seen)
+    cut = cut_out(aligned, seen)
     ws, planes = _planes(model, aligned, cut, compute)
     guess = first_guess(model, seen)
     field = _field(model, guess, _learned(model, guess, planes), planes)
@@ -223,13 +212,15 @@ def fit_head(
     report: Report,
     seed: int = 0,
     check: Callable[[], None] = lambda: None,
+    coarse: bool = False,
 ) -> Fitted:
     """Shape and camera of an aligned crop: landmarks, then `silhouette` steps on matte and
-    hairline; in the encoder's colours. Raises ReconstructionError if no head stands out."""
+    hairline; in the encoder's colours. coarse: see Steps. Raises ReconstructionError if no head
+    stands out."""
     report(0.0, "reading the portrait")
     seen = perceive(model, aligned.crop, compute)
     report(0.04, "cutting out the head")
-    cut = _cut_out(aligned, seen, check)
+    cut = cut_out(aligned, seen, check, QUICK if coarse else 0)
     report(0.12, "encoding the appearance")
     ws, planes = _planes(model, aligned, cut, compute)
     report(0.14, "fitting the shape")
@@ -254,11 +245,28 @@ def fit_head(
         seed,
         check,
     )
+    if coarse:
+        hair = labels == HAIR
+        learned = learned + _rest_of_outline(model, fitted, learned, aligned, cut, hair)
     report(0.36, "building the field")
     field = _field(model, fitted, learned, planes, check)
     camera = pose.to_camera(fitted.pose, CROP)
     trust = trusted_pixels(cut, labels, aligned.valid)
     return Fitted(field, camera, cut, labels, trust, fitted, learned, ws, landmarks, spread)
+
+
+def _rest_of_outline(
+    model: DefaultModel,
+    fitted: shape.Shape,
+    learned: Tensor,
+    aligned: Aligned,
+    cut: Matte,
+    hair: np.ndarray,
+) -> Tensor:
+    """What is to be added to `learned`, see outline.to_outline. hair: bool [S, S]."""
+    maps = np.stack([cut.alpha, hair, ~aligned.valid | cut.clothes]).astype(np.float32)
+    small = F.interpolate(torch.from_numpy(maps)[None], (SIZE, SIZE), mode="area")[0]
+    return to_outline(model.space, fitted, shape.Canonical(model.space), learned, *small)
 
 
 def reconstruct(
@@ -276,7 +284,7 @@ def reconstruct(
     report(fraction of this function's work, step name); preview(field, camera) is called when
     there is something new to see. Raises ReconstructionError if no head stands out in the photo.
     """
-    head = fit_head(model, aligned, steps.silhouette, compute, report, seed, check)
+    head = fit_head(model, aligned, steps.silhouette, compute, report, seed, check, steps.coarse)
     preview(head.field, head.camera)
     ws, views = _fit_appearance(model, head, aligned, steps, compute, report, seed, check)
     preview(head.field, head.camera)
@@ -295,8 +303,8 @@ def _fit_appearance(
 ) -> tuple[Tensor, list[PseudoView]]:
     """Gives the field the photo's colours: planes and decoder of the generator tuned to it, or, in
     no steps, the encoder's planes in the photo's tone; and strands on unseen hair. Where views are
-    wanted, they are inpainted from these quick colours, and learned from with the photo. Returns
-    the refined w+ [1, n, w], and the views."""
+    wanted, they are inpainted from w+'s colours, and learned from with the photo. Returns the
+    refined w+ [1, n, w], and the views."""
     report(0.4, "reading the photo's colours")
     field, hair = head.field, head.hair
     seen = see_photo(head, aligned, steps.pixels)
@@ -317,11 +325,13 @@ def _fit_appearance(
     views = []
     if steps.views:
         report(0.55, "painting what the photo does not show")
-        field.planes = quick_planes(model, planes, target, check)[0]
-        views = inpainted_views(head, aligned, ws, steps.views, strands, check)
+        field.planes = planes[0]
+        size = COARSE_VIEW if steps.coarse else VIEW
+        views = inpainted_views(head, aligned, ws, steps.views, strands, check, size)
         target = with_views(target, field, views)
     if quick:
-        field.planes = quick_planes(model, planes, target, check)[0]
+        few = COARSE_STEPS if steps.coarse else appearance.MATCH_STEPS
+        field.planes = quick_planes(model, planes, target, check, few)[0]
     else:
         tuned = appearance.tune(
             model.generator,

@@ -1,9 +1,13 @@
 """What one photo does not show: colours and strands that go on from what it does.
 
-Skin and hair are continued apart, each in the photo's own tone: near the border of what is seen
-the photo's colours run on (normalised convolution, Knutsson and Westin 1993, on a lattice), where
-the other half of the head is seen it is mirrored, the neck is skin without stains, and hair gets
-strands as light, dark and wide as the photo's.
+Skin and hair are continued apart. What the photo says of the generator's colours holds broadly for
+all of the head, and near the border of what is seen in detail (normalised convolution, Knutsson and
+Westin 1993, on a lattice); where the other half of the head is seen it is mirrored, most of all on
+skin; neck and hair have the hue that skin and hair have in the photo, and hair gets strands as
+light, dark and wide as there.
+
+How much of each was measured on held-out heads: what is hidden has a light of its own, and the
+generator, which has learned how heads are lit, knows more of it than the photo's other parts do.
 """
 
 from __future__ import annotations
@@ -19,9 +23,14 @@ from engine.inversion.appearance import Seen
 
 CELLS = 40  # of the lattices along the box: 1 cm
 RUN_ON = 3  # times colours are blurred on it: about 3 cm
+BROAD = 25  # times, for what holds for the whole head
+BELIEVED, ON_NECK = 0.7, 1.2  # of the broad difference, and of that on the neck
+HUE, HAIR_HUE = 0.8, 0.9  # of the photo's skin's hue on the neck, and of its hair's on hair
+LOCAL = 0.3  # of the difference that is left near the border
+MIRRORED_HAIR = 0.25  # of the mirror image, where that is hair
 FLOOR = 0.04  # added before logarithms, so that black hair does not rule them
 LUMA = torch.tensor([0.299, 0.587, 0.114])
-FACE_SHARE = 0.4  # of the neck's brightness
+LEAST_SEEN = 100  # pixels' weight of skin or hair, to go by them
 THIN = 0.004, 0.001  # metres: hair that does not count, in general and on the scalp
 STRAY = 0.3  # of the neck: less hair than this on it is none
 USUAL = (0.05, 0.06, 0.07, 0.07, 0.05)  # strands where the photo shows too little hair
@@ -67,10 +76,18 @@ def smooth(values: Tensor, weight: Tensor, points: Tensor, bounds: Tensor, times
     return lattice.blur(total.T.reshape(-1, CELLS, CELLS, CELLS), times)
 
 
-def run_on(log_ratio: Tensor, weight: Tensor, at: Tensor, points: Tensor, bounds: Tensor) -> Tensor:
-    """Log ratios [M, 3], known with weights [M] at places [M, 3], continued to points [N, 3]: as
-    they are near by, fading to 0 some centimetres away."""
-    grid = smooth(log_ratio, weight, at, bounds, RUN_ON)
+def run_on(
+    values: Tensor,
+    weight: Tensor,
+    at: Tensor,
+    points: Tensor,
+    bounds: Tensor,
+    times: int = RUN_ON,
+) -> Tensor:
+    """Differences or log ratios [M, 3], known with weights [M] at places [M, 3], continued to
+    points [N, 3]: as they are near by, fading to 0 some centimetres away, the farther the more
+    `times` they are blurred."""
+    grid = smooth(values, weight, at, bounds, times)
     got = lattice.sample(grid, points, bounds)
     most = float(grid[-1].max())
     return got[:, :-1] / (got[:, -1:] + 0.01 * most + 1e-9)
@@ -87,67 +104,88 @@ def continued(
 ) -> Tensor:
     """The colours [N, 3] of canonical surface points that go on from the photo's.
 
-    expected [N, 3], covered [N] (0 bare skin .. 1 under hair): see appearance.expected_colours;
-    seen_expected, seen_covered: the same at the photo's points.
+    expected [N, 3]: the generator's there; covered [N]: 0 bare skin .. 1 under hair; seen_expected,
+    seen_covered: the same at the photo's points.
     """
+    count = len(points)
+    both = torch.cat([points, seen.canonical])
+    bare, seen_bare = 1 - covered, 1 - seen_covered
+    # What generator and photo disagree about goes on, skin and hair apart.
+    broad = torch.zeros_like(both)
+    for share, seen_share in ((bare, seen_bare), (covered, seen_covered)):
+        weight = seen.weight * seen_share
+        if weight.sum() >= LEAST_SEEN:
+            off = run_on(seen.colour - seen_expected, weight, seen.canonical, both, bounds, BROAD)
+            broad = broad + torch.cat([share, seen_share])[:, None] * off
+    below = torch.lerp(torch.tensor(BELIEVED), torch.tensor(ON_NECK), neck(points) * bare)
+    expected = (expected + below[:, None] * broad[:count]).clamp(0, 1)
     expected = calm(points, expected, covered, seen, seen_covered)
-    expected = without_ears(expected, covered)
+    expected = without_ears(points, expected, covered)
+    toned = (seen_expected + BELIEVED * broad[count:]).clamp(0, 1)
     out, seen_log = expected, (seen.colour + FLOOR).log()
-    # What generator and photo disagree about goes on for a while, skin and hair apart.
-    residual = (seen_log - (seen_expected + FLOOR).log()).clamp(-0.8, 0.8)
+    residual = LOCAL * (seen_log - (toned + FLOOR).log()).clamp(-0.8, 0.8)
     for share, seen_share, darkest in (
-        (1 - covered, 1 - seen_covered, -0.2),  # darker skin is hair that the shape has not
+        (bare, seen_bare, -0.2),  # darker skin is hair that the shape has not
         (covered, seen_covered, -0.8),
     ):
         weight = seen.weight * seen_share
-        if weight.sum() < 100:
+        if weight.sum() < LEAST_SEEN:
             continue
         ratio = run_on(residual.clamp_min(darkest), weight, seen.canonical, points, bounds)
         out = out + share[:, None] * ((expected + FLOOR) * ratio.exp() - FLOOR - expected)
     # The other half of the head, where that is seen.
     belief, nearest = seen.near(points * torch.tensor([-1.0, 1.0, 1.0]))
     alike = (1 - 2 * (covered - seen_covered[nearest]).abs()).clamp_min(0)
-    light = (expected + FLOOR) / (seen_expected[nearest] + FLOOR)
+    light = (expected + FLOOR) / (toned[nearest] + FLOOR)
     mirrored = seen.colour[nearest] * light.clamp(0.5, 2).sqrt()
     # What is dark there and not here, on bare skin beside the features, is the other half's hair.
     ratio = (mirrored @ LUMA + FLOOR) / (out @ LUMA + FLOOR)
-    dark = ((0.85 - ratio) / 0.15).clamp(0, 1) * (1 - covered) * (1 - features(points))
-    out = torch.lerp(out, mirrored, (belief * alike * (1 - dark))[:, None])
-    return out.clamp(0, 1)
+    dark = ((0.85 - ratio) / 0.15).clamp(0, 1) * bare * (1 - features(points))
+    share = belief * alike * (1 - dark) * (bare + MIRRORED_HAIR * covered)
+    return torch.lerp(out, mirrored, share[:, None]).clamp(0, 1)
 
 
 def calm(
     points: Tensor, expected: Tensor, covered: Tensor, seen: Seen, seen_covered: Tensor
 ) -> Tensor:
-    """Expected colours [N, 3] with the bare neck in the hue of the photo's skin, its brightness
-    between that and what the generator paints, and half of the generator's light and dark; and
-    without the dark between jaw and ear. Stains there are shadows of hair and of clothes that are
-    not the photo's."""
+    """Expected colours [N, 3] with the bare neck in the hue of the photo's skin, hair in that of
+    its hair, and without the dark between jaw and ear: stains there are shadows of hair and of
+    clothes that are not the photo's. Light and dark stay, a shadow for the most part."""
     bare = 1 - covered
     below = neck(points) * bare
+    weight = seen.weight * (seen_covered > 0.5)
+    if weight.sum() >= LEAST_SEEN:
+        hair = (weight[:, None] * seen.colour).sum(0) / weight.sum()
+        hued = (expected @ LUMA)[:, None] * hair / (hair @ LUMA).clamp_min(0.01)
+        expected = torch.lerp(expected, hued, (HAIR_HUE * covered)[:, None])
     weight = seen.weight * (seen_covered < 0.5)
     if weight.sum() < 150 or (below > 0.5).sum() < 50:
         return expected
     face = (weight[:, None] * seen.colour).sum(0) / weight.sum()
     light = face @ LUMA
-    hue, luma = face / light, expected @ LUMA + 0.02
-    usual = luma[below > 0.5].median()
-    level = (luma / usual).sqrt().clamp(0.82, 1.12)
-    level = level * usual * (light / usual) ** FACE_SHARE
-    lit = luma.clamp_min(0.7 * light)[:, None] * hue
+    hue, luma = face / light, expected @ LUMA
+    lit = (luma + 0.02).maximum(0.7 * light)[:, None] * hue
     out = torch.lerp(expected, lit, (0.7 * bare * jaw(points))[:, None])
-    return torch.lerp(out, level[:, None] * hue, below[:, None])
+    return torch.lerp(out, luma[:, None] * hue, (HUE * below)[:, None])
 
 
-def without_ears(expected: Tensor, covered: Tensor) -> Tensor:
-    """Expected colours [N, 3] with hair much lighter than most of it in hair's usual colour: there
-    the generator paints ears, which lie under the hair. covered [N]: see continued()."""
+def ears(points: Tensor) -> Tensor:
+    """1 at canonical points [N, 3] where ears are, 0 some centimetres away: [N]."""
+    x, y, z = points.unbind(1)
+    side = ((x.abs() - 0.055) / 0.01).clamp(0, 1)
+    return side * ((0.06 - y.abs()) / 0.02).clamp(0, 1) * ((0.055 - z.abs()) / 0.02).clamp(0, 1)
+
+
+def without_ears(points: Tensor, expected: Tensor, covered: Tensor) -> Tensor:
+    """Expected colours [N, 3] with hair over the ears that is much lighter than most of it in
+    hair's usual colour: there the generator paints the ears. points, covered: see continued()."""
     hair = expected[covered > 0.5]
     if len(hair) < 50:
         return expected
     usual = hair.median(0).values
     lighter = (expected @ LUMA + FLOOR) / (usual @ LUMA + FLOOR)
     share = ((lighter - EAR[0]) / (EAR[1] - EAR[0])).clamp(0, 1) * covered
+    share = share * ears(points)
     return torch.lerp(expected, (EAR[0] * usual).clamp(0, 1), share[:, None])
 
 
