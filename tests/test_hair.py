@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from engine.checkpoints.default import load_default
 from engine.headspace import lattice
 from engine.headspace.space import HeadSpace
-from engine.inversion import fit, hair, shape
+from engine.inversion import beyond, fit, hair, shape
 from engine.inversion import pose as poses
 
 # The styles of the head pack, in order.
@@ -151,6 +151,50 @@ def test_fitting_keeps_the_voted_mass(space):
             torch.full((84,), 0.01), torch.zeros(1, 8, 8, 8), 1e-3 * torch.eye(numbers), steps=2,
         )  # fmt: skip
         assert torch.equal(made.hair, start.hair) and made.offset != start.offset
-        moved = made.mass + made.offset - start.offset
+        thick = hair.thickness(space, made.mass)
+        moved = made.mass + (made.offset - start.offset) * thick
         assert torch.allclose(moved, shape.hair_mass(space, before), atol=1e-6)
         assert made.residual.any()
+
+
+def test_fuller_hair_is_fuller_where_it_is_thick(space):
+    mass = space.hair(weights_of(space, short=1.0))
+    thick = hair.thickness(space, mass)
+    assert thick.shape == mass.shape
+    assert thick.min() == 0 and 0.8 < thick.max() * hair.TYPICAL / hair.THICK <= 1
+    assert not thick[0, -1].any()  # far from the skin: the box's front
+    # Ten millimetres off the skin of the crown, and inside the head.
+    crown = torch.tensor([[0.0, float(space.mean[:, 1].max()) + 0.01, 0.0], [0.0, 0.05, 0.0]])
+    off, inside = lattice.sample(thick, crown, space.bounds)[:, 0]
+    assert off * hair.TYPICAL == pytest.approx(0.01, abs=0.003) and inside == 0
+
+
+def test_outline_beyond_the_picture_counts(space):
+    """Hair that goes on above the crop raises the crown; background there does not."""
+    r = shape.RESIDUAL
+    start = shape.Shape(
+        torch.zeros(len(space.identity)),
+        torch.zeros(len(space.expression)),
+        weights_of(space, short=1.0),
+        torch.zeros(()),
+        torch.zeros(1, r, r, r),
+        torch.tensor([0.0, 0.0, 0.0, 0.5, 0.45, math.log(0.24)]),  # the crown is cut off
+    )
+    landmarks = poses.project(space.landmarks(space.mean), start.pose)
+    assert landmarks[82, 1] < 0  # the crown's
+    full, none = np.ones((64, 64), np.float32), np.zeros((64, 64), np.float32)
+    labels, nothing = np.full((64, 64), fit.HAIR, np.uint8), np.ones((64, 64), bool)
+    above = np.zeros((64, 64), bool)
+    above[8:] = True  # nothing is known of the rest
+    numbers = len(start.identity) + len(start.expression) + 6
+    crown = torch.tensor([[0.0, 0.15, 0.0]])
+    distances = []
+    for head in (full, none):
+        made = fit.fit_silhouette(
+            space, start, full, labels, nothing, landmarks, torch.full((84,), 0.01),
+            torch.zeros(1, 8, 8, 8), 1e-3 * torch.eye(numbers), steps=8,
+            outer=beyond.Beyond(head, labels, above),
+        )  # fmt: skip
+        more = torch.zeros(1, 8, 8, 8)
+        distances.append(shape.distance_at(space, crown, made.mass, made.residual, more))
+    assert distances[0] < distances[1] - 0.002

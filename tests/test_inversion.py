@@ -192,6 +192,20 @@ def test_landmarks_are_met(space, portrait, mean_start, by_landmarks):
     assert torch.equal(by_landmarks.hair, mean_start.hair)
 
 
+def test_fitted_necks_grow_and_faces_stay(space, portrait):
+    plain, warp = shape.bake(space, portrait.truth, NOTHING_LEARNED, 64)
+    grown, _ = shape.bake(space, portrait.truth, NOTHING_LEARNED, 64, thicker=shape.neck)
+    more = (plain - grown).flatten()
+    p = lattice.nodes(64, space.bounds)
+    q = p + lattice.sample(warp, p, space.bounds)
+    near = plain.flatten().abs() < 0.005
+    assert (more[near & (q[:, 1] > shape.NECK_TOP)]).abs().max() < 1e-6
+    nape = more[near & (q[:, 1] < -0.12) & (q[:, 2] < 0)]
+    throat = more[near & (q[:, 1] < -0.12) & (q[:, 2] > 0.02)]
+    for part in (nape, throat):
+        assert part.mean() == pytest.approx(shape.NECK, abs=3e-4)
+
+
 def test_the_silhouette_is_met(space, portrait, by_landmarks):
     before = iou(covered(space, by_landmarks), portrait.head > 0.5)
     fitted = follow(space, portrait, by_landmarks, steps=60)

@@ -16,15 +16,20 @@ from torch import Tensor
 
 from engine.headspace.space import HeadSpace, smooth_union
 from engine.inversion import pose as poses
+from engine.inversion.beyond import Beyond
+from engine.inversion.hair import thickness
 from engine.inversion.optim import Adam
 from engine.inversion.shape import Canonical, Shape, distance_at, hair_mass, skin_and_hair
+from engine.portrait.align import OUTER
 from engine.portrait.perception import CLASSES
 
 FACE = slice(17, 68)  # landmarks of brows, nose, eyes, mouth
 JAW = slice(0, 17)
+OUTER_RAYS = 1200  # at most, beyond the picture
 SKIN, HAIR = CLASSES.index("skin"), CLASSES.index("hair")
 LANDMARKS = 0.3  # weight of a trusted distance against the prior: neighbours err together
 PRIOR = 0.03  # weight of the numbers' prior against the outline
+FULLER = -0.008, 0.003  # metres, where hair is as thick as usual: the material's thin and full hair
 
 
 class _LandmarkError:
@@ -116,6 +121,7 @@ def fit_silhouette(
     steps: int = 90,
     seed: int = 0,
     check: Callable[[], None] = lambda: None,
+    outer: Beyond | None = None,
 ) -> Shape:
     """Follows the matte and the hairline.
 
@@ -123,22 +129,29 @@ def fit_silhouette(
     ignore bool [S, S]: pixels that decide nothing (garment, beyond the photo). Rays through the
     head must meet the surface, others must pass it: hinge losses on each ray's least distance, so
     a step needs few points. Where a ray first meets the head, hair lies over skin if the picture
-    shows hair there, and under it if it shows skin. error: as in fit_landmarks.
+    shows hair there, and under it if it shows skin. error: as in fit_landmarks; outer: what the
+    photo shows beyond the picture.
     """
     generator = torch.Generator().manual_seed(seed)
-    places, inside, weight, kind = _ray_sample(head, labels, ignore, generator)
+    rays = _ray_sample(head, labels, ignore, generator)
+    if outer is not None:
+        more = _ray_sample(outer.head, outer.labels, outer.ignore, generator, count=OUTER_RAYS)
+        more = (0.5 + OUTER * (more[0] - 0.5), *more[1:])
+        rays = tuple(torch.cat(pair) for pair in zip(rays, more, strict=True))
+    places, inside, weight, kind = rays
     canonical = Canonical(space)
     marks = _LandmarkError(space, landmarks, spread, jaw=0.0)  # the outline speaks for the jaw
     sizes = [len(start.identity), len(start.expression), len(start.pose)]
     before = torch.cat([start.identity, start.expression, start.pose])
     number = torch.zeros_like(before).requires_grad_()  # in units of the error
-    style = hair_mass(space, start) + start.offset
-    offset = start.offset.clone().requires_grad_()
+    style = hair_mass(space, start)
+    fuller = torch.zeros(()).requires_grad_()
+    thick = thickness(space, style)
     residual = start.residual.clone().requires_grad_()
     optimiser = Adam(
         [
             {"params": [number], "lr": 0.03},
-            {"params": [offset], "lr": 0.0004},
+            {"params": [fuller], "lr": 0.0012},
             {"params": [residual], "lr": 0.0012},
         ]
     )
@@ -147,7 +160,7 @@ def fit_silhouette(
         check()
         identity, expression, pose = (before + error @ number).split(sizes)
         forward = canonical.forward_lattice(identity, expression)
-        mass = style - offset
+        mass = style - fuller.clamp(*FULLER) * thick
         origin, directions = poses.rays(pose, places)
         if step % 12 == 0:
             with torch.no_grad():
@@ -178,10 +191,10 @@ def fit_silhouette(
         start,
         identity=identity.clamp(-3, 3),
         expression=expression.clamp(-4, 4),
-        offset=offset.detach(),
+        offset=start.offset + fuller.detach().clamp(*FULLER),
         residual=residual.detach(),
         pose=pose,
-        mass=style - offset.detach(),
+        mass=style - fuller.detach().clamp(*FULLER) * thick,
     )
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from engine.headspace import lattice
 from engine.headspace.space import HeadSpace
 
 MIDDLE = 0.45, 0.55  # between which quantiles of the distances the vote averages
+# Metres: hair whose thickness an offset counts for; the thickest; from where on it stays as it is.
+TYPICAL, THICK, LOOSE = 0.015, 0.025, 0.05
 LEAST = 0.02  # of the greatest weight: styles less likely have no vote
 
 
@@ -40,3 +43,14 @@ def likely_mass(space: HeadSpace, weights: Tensor) -> Tensor:
     """The hair's mass [1, d, d, d] that most of the styles agree on, by their weights [styles]."""
     kept = weights > LEAST * weights.max()
     return vote(all_styles(space)[kept], weights[kept] / weights[kept].sum())[None]
+
+
+def thickness(space: HeadSpace, mass: Tensor) -> Tensor:
+    """How far off the skin the nodes of a hair mass [1, d, d, d] are (at most THICK, in units of
+    TYPICAL), in its shape. Heads with the same style differ by a factor on that, so what an outline
+    says of how full hair is, holds in this proportion all round the head. Hair that stands off
+    farther is tied or hangs: a portrait's outline says nothing of a tail."""
+    nodes = lattice.nodes(mass.shape[-1], space.bounds)
+    height = lattice.sample(space.skin_distance[None], nodes, space.bounds)[:, 0]
+    tied = ((height - THICK) / (LOOSE - THICK)).clamp(0, 1)
+    return (height.clamp(0, THICK) * (1 - tied) / TYPICAL).reshape(mass.shape)

@@ -17,6 +17,7 @@ from engine.checkpoints.default import DefaultModel
 from engine.device import Compute
 from engine.fields.head import HeadField
 from engine.inversion import appearance, fit, pose, shape
+from engine.inversion.beyond import beyond
 from engine.inversion.colours import (
     POINTS,
     QUICK_POINTS,
@@ -180,9 +181,10 @@ def _field(
     learned: Tensor,
     planes: Tensor,
     check: Callable[[], None] = lambda: None,
+    thicker: Callable[[Tensor], Tensor] | None = None,
 ) -> HeadField:
-    """The head of a shape in the generator's colours."""
-    distance, warp = shape.bake(model.space, fitted, learned, check=check)
+    """The head of a shape in the generator's colours; thicker: as shape.bake takes it."""
+    distance, warp = shape.bake(model.space, fitted, learned, check=check, thicker=thicker)
     info = {"model": model.config.get("name", ""), "version": model.config.get("version")}
     info["coefficients"] = fitted.coefficients()
     return HeadField(distance, warp, planes[0], model.generator.decoder, model.space.bounds, info)
@@ -244,12 +246,13 @@ def fit_head(
         silhouette,
         seed,
         check,
+        beyond(model, aligned, cut, compute, check),
     )
     if coarse:
         hair = labels == HAIR
         learned = learned + _rest_of_outline(model, fitted, learned, aligned, cut, hair)
     report(0.36, "building the field")
-    field = _field(model, fitted, learned, planes, check)
+    field = _field(model, fitted, learned, planes, check, shape.neck)
     camera = pose.to_camera(fitted.pose, CROP)
     trust = trusted_pixels(cut, labels, aligned.valid)
     return Fitted(field, camera, cut, labels, trust, fitted, learned, ws, landmarks, spread)

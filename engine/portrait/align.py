@@ -13,7 +13,7 @@ Pixel coordinates are continuous, centres at +0.5.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from PIL import Image
 
 from engine.portrait.image import Photo
 
+OUTER = 1.4  # side of the wider square that is looked at where hair does not fit in the crop
 
 @dataclass(frozen=True)
 class Aligned:
@@ -31,12 +32,15 @@ class Aligned:
     valid: bool [size, size], true where the photo itself is seen.
     alpha: uint8 [size, size], the photo's own alpha (0 outside it), or None when it has none.
     to_crop: float64 [3, 3], a similarity: photo pixels (u, v, 1) -> crop pixels.
+    outer: the square OUTER times as wide about the same middle, half as many pixels a side; None
+        for crops that were not made by align().
     """
 
     crop: np.ndarray
     valid: np.ndarray
     alpha: np.ndarray | None
     to_crop: np.ndarray
+    outer: Aligned | None = None
 
 
 def alignment_matrix(points: np.ndarray, size: int = 512, widen: float = 1.0) -> np.ndarray:
@@ -75,7 +79,12 @@ def align(photo: Photo, points: np.ndarray, size: int = 512, widen: float = 1.0)
     points: [5, 2] pixels of the photo; they, size and widen as in alignment_matrix.
     Shrinking is antialiased, enlarging is bicubic.
     """
-    return cut(photo, alignment_matrix(points, size, widen), size)
+    to_crop = alignment_matrix(points, size, widen)
+    middle = np.array([[1, 0, size / 4], [0, 1, size / 4], [0, 0, 1.0]])
+    shrink = np.diag([0.5 / OUTER, 0.5 / OUTER, 1.0])
+    back = np.array([[1, 0, -size / 2], [0, 1, -size / 2], [0, 0, 1.0]])
+    outer = cut(photo, middle @ shrink @ back @ to_crop, size // 2)
+    return replace(cut(photo, to_crop, size), outer=outer)
 
 
 def cut(photo: Photo, to_crop: np.ndarray, size: int) -> Aligned:
