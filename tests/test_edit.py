@@ -132,6 +132,18 @@ def test_colours_leave_the_shape(editor, field):
     assert not torch.equal(edited.field.planes, field.planes)
 
 
+def test_a_sampled_heads_fine_skin_follows_its_colours(sampler):
+    """A woman edited to a man may get a beard; a nose leaves the face's picture alone."""
+    made = sampler.map(sampler.z(9))
+    head = sampler._field(made, GRID)
+    head.origin = Origin(made, {"model": sampler.name, "sha256": sampler.sha256, "heads": [9]})
+    editor = HeadEditor(head, sampler, load_directions())
+    assert editor.edited({"nose width": 1.0}, quick=True).field.skin is head.skin
+    skin = editor.edited({"gender": -1.5}, quick=True).field.skin
+    least = float((skin.shade - head.skin.shade).abs().amax(0).mean())
+    assert torch.isfinite(skin.shade).all() and least > 0.02
+
+
 def test_shapes_alone_leave_the_colours(editor, field):
     edited = editor.edited({"nose width": 1.0})
     assert edited.field.planes is field.planes and edited.back is not None

@@ -14,11 +14,12 @@ from scipy import ndimage
 from engine.errors import WeightsError
 from engine.fields.head import HeadField
 from engine.fields.io import field_to_bytes, load_field
+from engine.fields.skin import COLUMNS, ROWS, Skin, unwrap
 from engine.sampling import harmony
 from engine.sampling.builtin import SMALL, BuiltInSampler
 from engine.surface import cleanup, isosurface
 from engine.surface.topology import face_components
-from engine.systems.head import detail, strands
+from engine.systems.head import faces, strands
 from engine.systems.head.prior import PATH, load_prior
 
 SEEDS = range(12)
@@ -131,7 +132,7 @@ def test_shape_goes_with_colour(sampler):
 
 
 def test_field_is_one_head(sampler, field):
-    assert field.planes.shape[-1] == detail.RESOLUTION and torch.isfinite(field.planes).all()
+    assert torch.isfinite(field.planes).all() and torch.isfinite(field.skin.shade).all()
     mesh = isosurface.extract(field, 88)
     _, label = face_components(mesh.faces, len(mesh.vertices))
     counts = np.bincount(label)
@@ -150,8 +151,10 @@ def test_between_styles_nothing_floats(sampler):
 def test_field_is_deterministic_and_can_be_saved(sampler, field):
     again = sampler.field(sampler.map(sampler.z(3)))
     assert torch.equal(again.distance, field.distance) and torch.equal(again.planes, field.planes)
+    assert torch.equal(again.skin.shade, field.skin.shade)
     saved = load_field(field_to_bytes(field))
-    points = torch.rand(100, 3) * 0.2 - 0.1
+    canonical = faces.places(sampler.prior.faces.radius).reshape(-1, 3)[::991]
+    points = torch.cat([torch.rand(100, 3) * 0.2 - 0.1, canonical])
     assert torch.allclose(saved.color(points), field.color(points), atol=0.02)
 
 
@@ -198,19 +201,86 @@ def test_hair_ends_up_in_one_hue():
     assert float(chroma[hair].std(0).max()) < 1e-3 < float(chroma[~hair].std(0).max())
 
 
-def test_detail_stays_off_hair(sampler):
-    space = sampler.model.space
+def skin_of(sampler, code, mass=None) -> Skin:
+    """The fine skin of a code's head; mass: other hair than its own."""
+    parts, model = sampler.prior.unpack(code), sampler.model
+    with torch.no_grad():
+        planes = model.generator.planes(parts.ws[None], parts.hair[None])[0]
+    mass = model.space.hair(parts.hair) if mass is None else mass
+    look = model.generator, planes, model.space, mass, parts.identity, torch.full((3,), 0.2)
+    return sampler.prior.faces.skin(*look)
+
+
+def test_faces_stay_off_hair(sampler):
+    space, code = sampler.model.space, sampler.map(sampler.z(0))
     one = torch.eye(space.styles)
-    bald = detail.covered(space, space.hair(one[-1]))
-    assert float(bald.max()) < 0.05
-    most = max(float(detail.covered(space, space.hair(h)).mean()) for h in one)
-    assert most > 0.1
-    planes = torch.zeros(4, sampler.model.generator.config.plane_channels, 128, 128)
-    ws = sampler.map(sampler.z(0))[3:]
-    added = sampler.prior.detail.add(planes, ws, space, space.hair(one[-1]))
-    assert added[1:].abs().max() == 0 and added[0].abs().max() > 0.1
-    flipped = added[0].flip(-1)
-    assert torch.allclose(added[0], flipped, atol=0.02 * float(added[0].abs().max()))
+    bald = skin_of(sampler, code, space.hair(one[-1])).shade.abs().amax(0)
+    bob = skin_of(sampler, code, space.hair(one[0])).shade.abs().amax(0)
+    assert float(bald.mean()) > 0.05 and float(bald[0].max()) < 0.05  # it fades at its edges
+    hidden = (bob < 0.01) & (bald > 0.03)
+    assert float(hidden.float().mean()) > 0.1
+
+
+def test_a_face_is_one_of_the_books(sampler):
+    """Nearly always one, and never from one to another in a jump."""
+    book = sampler.prior.faces
+    codes = [sampler.map(sampler.z(seed)) for seed in range(30)]
+    shares, between = [], []
+
+    def weights(code):
+        parts = sampler.prior.unpack(code)
+        person = torch.cat([torch.ones(1), parts.identity]) @ book.follow
+        traits = torch.cat([person, torch.tensor([-0.7, 0.4, 0.0, 0.0])])
+        return book.choose(traits, parts.identity, faces.BELOW)
+
+    for code in codes:
+        chosen = weights(code)
+        assert abs(float(chosen.sum()) - 1) < 1e-5 and float(chosen.min()) >= 0
+        shares.append(float(chosen.max()))
+        male = float(book.traits[chosen.argmax(), 0])
+        parts = sampler.prior.unpack(code)
+        said = float((torch.cat([torch.ones(1), parts.identity]) @ book.follow)[0])
+        assert abs(said - 0.5) < 0.2 or (male > 0.5) == (said > 0.5)
+    assert np.median(shares) > 0.95
+    for a, b in zip(codes[:6], codes[1:7]):
+        path = torch.stack([weights(torch.lerp(a, b, t)) for t in torch.linspace(0, 1, 401)])
+        between.append(float((path[1:] - path[:-1]).abs().sum(1).max()))
+    assert max(between) < 0.5
+
+
+def test_faces_are_sharper_than_planes(sampler, field):
+    """A frontal face has more than twice the energy of the planes' own gradients."""
+    plain = HeadField(field.distance, field.warp, field.planes, field.decoder, field.bounds)
+    camera = sampler.camera(0, 0, 192)
+    rough = []
+    for head in (field, plain):
+        luma = (head.render(camera).image.mean(2)[74:122, 72:120] + 0.05).log()
+        rough.append(float(luma.diff(dim=0).square().mean() + luma.diff(dim=1).square().mean()))
+    assert rough[0] > 2.5 * rough[1]
+
+
+def test_bytes_keep_a_face():
+    log = torch.rand(3, ROWS // 8, COLUMNS // 8, generator=torch.Generator().manual_seed(1)) - 1
+    log = torch.nn.functional.interpolate(log[None] * 0.3, (ROWS, COLUMNS), mode="bicubic")[0]
+    assert float((faces.unpack(*faces.pack(log)) - log).abs().mean()) < 0.01
+
+
+def test_beards_are_mens(sampler):
+    book, log = sampler.prior.faces, torch.full((3, ROWS, COLUMNS), -0.5)
+    names = faces.TRAITS
+    dark = torch.zeros(len(names))
+    dark[names.index("beard")] = -0.4
+    hair = torch.full((3,), 0.05)
+    bearded = []
+    for male in (0.0, 1.0):
+        dark[names.index("male")] = male
+        bearded.append(book._bearded(log, dark, torch.zeros(64), hair))
+    assert torch.equal(bearded[0], log)
+    darker = (log - bearded[1]).mean(0)
+    chin, brow = (unwrap(torch.tensor([[0.0, y, 0.1]]))[0][0, 1] for y in (-0.075, 0.04))
+    rows = [int((float(v) + 1) / 2 * ROWS) for v in (chin, brow)]
+    assert float(darker[rows[0], COLUMNS // 2]) > 0.5
+    assert float(darker[rows[1]].abs().max()) < 0.02
 
 
 def test_strands_lie_on_hair_only(sampler):
@@ -225,9 +295,10 @@ def test_strands_lie_on_hair_only(sampler):
 
 
 def test_file_describes_itself_and_is_small():
-    assert PATH.stat().st_size < 2e6
+    assert PATH.stat().st_size < 10e6
     prior = load_prior()
     assert prior.config["heads"] >= 300 and prior.config["last_seed"] < 1_000_000
+    assert prior.config["faces"] == len(prior.faces.light) and prior.config["last_face"] < 1800
     assert len(prior.sha256) == 64
     assert abs(float(prior.share.sum()) - 1) < 1e-3
 
@@ -243,7 +314,7 @@ def test_unusable_files_are_refused(tmp_path):
         load_prior(torn)
     tensors, config = load_file(PATH), load_prior().config
     described = {"prior": json.dumps(config)}
-    for name in ("basis", "detail.patch"):
+    for name in ("basis", "faces.light"):
         path = tmp_path / f"without-{name}.safetensors"
         save_file({k: v for k, v in tensors.items() if k != name}, path, described)
         with pytest.raises(WeightsError, match="lack"):

@@ -22,6 +22,7 @@ from engine.editing.shape import Displacements, on_grid, total
 from engine.errors import WeightsError
 from engine.fields.base import Origin
 from engine.fields.head import HeadField
+from engine.fields.skin import Skin
 from engine.headspace import lattice
 from engine.inversion.appearance import match, surface_points
 from engine.networks.planes import sample_planes
@@ -100,8 +101,9 @@ class HeadEditor:
         strands = base.strands
         if strands is not None and change is not None:
             strands = change.strands(strands)
+        skin = base.skin if added is None else self._skin(planes, edit)
         made = HeadField(
-            distance, warp, planes, base.decoder, base.bounds, self._info(edit), strands
+            distance, warp, planes, base.decoder, base.bounds, self._info(edit), strands, skin
         )
         recipe = {**base.origin.recipe, "edited": dict(edit.amounts)}
         made.origin = Origin(self.directions.apply(self.code, amounts), recipe)
@@ -188,10 +190,21 @@ class HeadEditor:
         planes = self._tinted(change, check) if self._foreign else base.planes + change
         grown = self._hair_change(edit, smooth=False)
         if grown is not None:
-            if self._colours is None:
-                self._colours = hairs.Colours(self.model.space, base)
-            planes = self._colours.agreed(planes, grown, check)
+            planes = self._own_colours().agreed(planes, grown, check)
         return planes - base.planes
+
+    def _own_colours(self) -> hairs.Colours:
+        if self._colours is None:
+            self._colours = hairs.Colours(self.model.space, self.base)
+        return self._colours
+
+    def _skin(self, planes: Tensor, edit: Edit) -> Skin | None:
+        """The fine skin that goes with changed planes, of a head that has some."""
+        if self.base.skin is None:
+            return None
+        mass, before, after = self.model.space.hair(edit.after.hair), edit.before, edit.after
+        look = self.model.generator, planes, self.model.space, mass, after.identity
+        return self.prior.faces.skin(*look, self._own_colours().hair, before.identity)
 
     def _tinted(self, change: Tensor, check: Callable[[], None]) -> Tensor:
         """The field's planes in the colours of a change of the generator's planes, for a field

@@ -69,9 +69,8 @@ def edited_photo(
     alpha[box] = solid[box] * part.large(_alike(before, part.shrunk()))
     if edited.field.planes is base.planes:
         return PhotoView(camera, rgb, alpha, places)
-    recoloured = HeadField(
-        base.distance, base.warp, edited.field.planes, base.decoder, base.bounds, {}, base.strands
-    )
+    same = base.decoder, base.bounds, {}, base.strands, base.skin
+    recoloured = HeadField(base.distance, base.warp, edited.field.planes, *same)
     after = recoloured.render(part.small, check)
     alpha[box] *= part.large(_still(edited.field, mesh, then, part.small, before, after))
     gain = _gain(before.image.numpy(), after.image.numpy(), before.alpha.numpy())

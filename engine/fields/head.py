@@ -19,6 +19,7 @@ from torch import Tensor
 
 from engine.cameras import Camera
 from engine.fields.base import Field, Render
+from engine.fields.skin import Skin
 from engine.fields.spans import SurfaceBlocks
 from engine.fields.strands import Strands
 from engine.headspace.lattice import sample
@@ -61,7 +62,8 @@ class _Rays:
 class HeadField(Field):
     """distance [R, R, R] metres (z, y, x order), warp [3, L, L, L] metres to canonical space,
     planes [4 or 5, C, P, P], decoder: plane features -> colour; all over the box `bounds`; strands:
-    lines over the planes' colours where no photo lends the hair its own, see strands.py."""
+    lines over the planes' colours where no photo lends the hair its own, see strands.py; skin: the
+    same for the face, see skin.py."""
 
     kind = "head"
     metres_per_unit = 1.0
@@ -76,6 +78,7 @@ class HeadField(Field):
         bounds: Tensor,
         info: dict[str, Any] | None = None,
         strands: Strands | None = None,
+        skin: Skin | None = None,
     ) -> None:
         if distance.ndim != 3 or warp.ndim != 4 or planes.ndim != 4 or warp.shape[0] != 3:
             raise ValueError("the head field's tensors have unexpected shapes")
@@ -83,7 +86,7 @@ class HeadField(Field):
             raise ValueError("the head field's planes do not fit its decoder")
         self.distance, self.warp, self.planes = distance, warp, planes
         self.decoder, self.bounds, self.info = decoder, bounds, dict(info or {})
-        self.strands = strands
+        self.strands, self.skin = strands, skin
         self._blocks: SurfaceBlocks | None = None
         self._blocks_of: tuple[Tensor | None, int] = (None, 0)
 
@@ -102,6 +105,8 @@ class HeadField(Field):
         colour = self.decoder(features)[0][0]
         if self.strands is not None:
             colour = colour * self.strands.factor(canonical, self.bounds)
+        if self.skin is not None:
+            colour = colour * self.skin.factor(canonical)
         return colour.clamp(0, 1)
 
     @torch.no_grad()
@@ -268,9 +273,9 @@ class HeadField(Field):
 
     def tensors(self) -> dict[str, Tensor]:
         decoder = {f"decoder.{k}": v for k, v in self.decoder.state_dict().items()}
-        strands = {} if self.strands is None else self.strands.tensors()
+        layers = [layer.tensors() for layer in (self.strands, self.skin) if layer is not None]
         parts = {"distance": self.distance, "warp": self.warp, "planes": self.planes}
-        return {**parts, **decoder, **strands}
+        return parts | decoder | {name: t for layer in layers for name, t in layer.items()}
 
     def metadata(self) -> dict[str, Any]:
         return {
@@ -303,6 +308,7 @@ class HeadField(Field):
             bounds,
             metadata.get("info"),
             Strands.from_saved(tensors),
+            Skin.from_saved(tensors),
         )
 
     def to(self, device: torch.device | str) -> HeadField:
@@ -310,6 +316,7 @@ class HeadField(Field):
             setattr(self, name, getattr(self, name).to(device))
         self.decoder.to(device)
         self.strands = None if self.strands is None else self.strands.to(device)
+        self.skin = None if self.skin is None else self.skin.to(device)
         return self
 
 

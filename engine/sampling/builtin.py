@@ -34,7 +34,6 @@ GRID, SMALL_GRID = 176, 112  # nodes along the box: a head's own, a small pictur
 THIN = 0.003  # metres: thinner hair is skin with a shadow on it
 LEAST = 0.08  # of the surface: less hair than this is stubble
 SURFACE = 6000  # points at which colours are brought to agree
-DETAIL_OF_FINE = 0.5  # of the faces' detail, where the generator draws fine planes itself
 SMALL = 200  # pixels a side up to which a picture makes do with SMALL_GRID
 
 
@@ -120,8 +119,14 @@ class BuiltInSampler(Sampler):
         if (cover > 0.9).float().mean() < LEAST:
             cover = torch.zeros_like(cover)
         planes = harmonise(model.generator, planes, points, cover, check)
-        share = 1.0 if model.generator.fine is None else DETAIL_OF_FINE
-        planes = self.prior.detail.add(planes[0], parts.ws, model.space, mass, share)
+        planes = planes[0]
+        hair = None
+        if cover.any():
+            colour = model.generator(planes[None], points[cover > 0.9][None])[0][0]
+            hair = colour.mean(0)
+        look = model.generator, planes, model.space, mass, parts.identity, hair
+        field.skin = self.prior.faces.skin(*look)
+        check()
         field.planes = add_strands(planes, decoder, points[cover > 0.9], model.space, mass)
         return field
 
@@ -140,10 +145,7 @@ class BuiltInSampler(Sampler):
         if field is None:
             grid = SMALL_GRID if max(camera.width, camera.height) <= SMALL else GRID
             field = self._field(code, grid, check)
-        seen = field.render(camera, check)
-        alpha = seen.alpha[..., None]
-        straight = torch.where(alpha > 1e-4, seen.image / alpha.clamp_min(1e-4), torch.zeros(()))
-        rgba = (torch.cat([straight, alpha], -1).clamp(0, 1) * 255 + 0.5).byte().cpu().numpy()
+        rgba = field.render(camera, check).rgba()
         return Picture(np.ascontiguousarray(rgba[..., :3]), np.ascontiguousarray(rgba[..., 3]))
 
 

@@ -5,7 +5,7 @@
 
 1. people: the training seeds 0 .. --heads as the head model's own numbers (prior_data.py), kept in
    DIR/people.npz; again for the held-out seeds 1,000,000 .. 1,000,063, which only `measure` sees.
-2. detail: the fine detail of faces (prior_detail.py), fitted to close-ups of some of them.
+2. faces: the book of sharp faces (prior_faces.py), of the training seeds 0 .. --face-seeds.
 3. prior: class means, and a low-rank basis of what is left for women and for men, in which shape
    and colour go together. Seeded; the same commands give an equal prior. `--minutes` bounds the
    first part: no head is started later, and the notes in the file say how many there were.
@@ -31,7 +31,7 @@ from engine.portrait.align import align, alignment_matrix
 from engine.portrait.image import Photo
 from engine.sampling.builtin import BuiltInSampler
 from engine.systems.head.prior import HeadPrior
-from engine.training import prior_data, prior_detail
+from engine.training import prior_data, prior_faces
 from engine.training.data import SIZE, WIDEN, five_points
 from engine.training.heads.build import head_rng
 from engine.training.heads.dataset import HELD_OUT
@@ -46,6 +46,8 @@ LEFT_OUT = ("braid01",)  # its mass is full of holes
 # How often a hair style is drawn, against the training heads: (women, men).
 RARER = {"bald": (0.25, 0.6), "short04": (0.7, 0.7)}
 PARTS = ("identity", "expression", "ws")
+# New heads look friendly: of these people the expression is left out, and all have some of a smile.
+SULLEN, SMILE = ("angry", "sad"), 0.45
 _state: dict = {}
 
 
@@ -81,8 +83,17 @@ def gather(pool: ProcessPoolExecutor, pack: Pack, first: int, count: int, late: 
     return {key: np.stack([p[key] for p in found]) for key in found[0]}
 
 
+def friendly(data: dict[str, np.ndarray], persons: list[dict]) -> dict[str, np.ndarray]:
+    """People with expressions as one likes them in a portrait. persons: their parameters."""
+    names = np.array([p["expression_name"] for p in persons])
+    expression = np.where(np.isin(names, SULLEN)[:, None], 0, data["expression"])
+    smiling = data["expression"][names == "smile"]
+    expression = expression + SMILE * smiling.sum(0) / max(1, len(smiling))
+    return data | {"expression": expression.astype(np.float32)}
+
+
 def fit(data: dict[str, np.ndarray], model: DefaultModel, names: list[str]) -> tuple[dict, dict]:
-    """The prior's tensors without the detail, and notes. names: of the hair weights' styles."""
+    """The prior's tensors without the faces, and notes. names: of the hair weights' styles."""
     space = model.space
     keys = data["style"].astype(int) * 2 + data["male"]
     fewest = min(FEWEST, 2 + len(keys) // 50)  # of a trial's few heads, fewer make a class
@@ -133,7 +144,7 @@ def fit(data: dict[str, np.ndarray], model: DefaultModel, names: list[str]) -> t
         "styles": space.styles,
         "ws": int(n),
         "w": int(w),
-        "version": 1,
+        "version": 2,
     }
     return tensors, notes
 
@@ -228,8 +239,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, default=PATH)
     parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--closeups", type=int, default=320, help="heads the detail is fitted to")
-    parser.add_argument("--steps", type=int, default=1500, help="of the detail's fit")
+    parser.add_argument("--faces", type=int, default=60, help="in the book of faces")
+    parser.add_argument("--face-seeds", type=int, default=1800, help="that they are chosen from")
     parser.add_argument("--mean-heads", type=int, default=2000, help="as --heads of the head space")
     parser.add_argument("--pack", default=None, help="folder of the head data pack")
     args = parser.parse_args(argv)
@@ -246,16 +257,17 @@ def main(argv: list[str] | None = None) -> None:
             args.work / "held-out.npz",
             lambda: gather(pool, pack, HELD_OUT, args.held_out, float("inf")),
         )
-    tensors, notes = fit(people, model, [*pack.hairs, *pack.hairs, BALD])
+    persons = [sample_params(pack, head_rng(int(seed), 0)) for seed in people["seed"]]
+    tensors, notes = fit(friendly(people, persons), model, [*pack.hairs, *pack.hairs, BALD])
     _start(args.pack, mean, args.weights)
-    detail = _kept(
-        args.work / "detail.npz",
-        lambda: prior_detail.fit_detail(
-            model, _state["sitting"], people, args.closeups, args.steps
-        ),
+    faces = _kept(
+        args.work / "faces.npz",
+        lambda: prior_faces.make_faces(_state["sitting"], args.face_seeds, args.faces),
     )
-    detail["patch"] = prior_detail.fine(detail["patch"])
-    tensors |= {f"detail.{k}": torch.from_numpy(v).half() for k, v in detail.items()}
+    notes |= {"faces": len(faces["light"]), "last_face": int(faces.pop("seeds").max())}
+    years = np.array([p["years"] for p in persons])
+    faces["follow"] = prior_faces.follow(people["identity"], people["male"], years)
+    tensors |= {f"faces.{k}": torch.from_numpy(v) for k, v in faces.items()}
     temporary = args.out.with_suffix(".tmp")
     save_file(tensors, temporary, {"prior": json.dumps(notes, sort_keys=True), "format": "pt"})
     temporary.chmod(0o644)

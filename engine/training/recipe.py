@@ -43,8 +43,9 @@ class Plan:
     """How much of everything. minutes: of each training; the others count heads or steps.
 
     space_heads: that the head space is made from; held_out: heads for the trainings' reports;
-    calibrated, lifted: pictures; sittings: studio seeds; compared: held-out heads the prior is
-    compared with; evaluated, variants, samples: of `evaluate`; sheets, pixels: of `sheets`.
+    calibrated, lifted: pictures; sittings: studio seeds; faces, face_seeds: in the prior's book,
+    and that they are chosen from; compared: held-out heads the prior is compared with; evaluated,
+    variants, samples: of `evaluate`; sheets, pixels: of `sheets`.
     """
 
     space_heads: int = 2000
@@ -58,14 +59,14 @@ class Plan:
     )
     gan: tuple[str, ...] = ()
     prior_heads: int = 900
-    closeups: int = 320
-    detail_steps: int = 1500
+    faces: int = 60
+    face_seeds: int = 1800
     compared: int = 64
     evaluated: int = 64
     variants: tuple[str, ...] = ("encoder", "fast", "w+", "pivotal", "balanced")
     samples: int = 256
     sheets: tuple[str, ...] = ("samples", "truncation", "interpolation", "circle")
-    pixels: int = 160
+    pixels: int = 176
 
 
 def tiny(minutes: float) -> Plan:
@@ -80,8 +81,8 @@ def tiny(minutes: float) -> Plan:
         minutes={k: minutes * v for k, v in SHARES.items()},
         gan=("--wild", "2", "--sittings", "1", "--views", "1"),
         prior_heads=40,
-        closeups=4,
-        detail_steps=20,
+        faces=6,
+        face_seeds=60,
         compared=0,
         evaluated=2,
         variants=("encoder",),
@@ -178,8 +179,8 @@ def steps(plan: Plan, out: Path, workers: int, seed: int, start: Path | None) ->
                           str(out / "instant"), "--minutes", f"{plan.minutes['instant']:g}",
                           "--seed", str(seed)),), (trained["instant"],)),
         Step("prior", ((f"{here}build_prior", "--work", str(out / "prior"), "--out", str(prior),
-                        "--heads", str(plan.prior_heads), "--closeups", str(plan.closeups),
-                        "--steps", str(plan.detail_steps), "--held-out", str(plan.compared),
+                        "--heads", str(plan.prior_heads), "--faces", str(plan.faces),
+                        "--face-seeds", str(plan.face_seeds), "--held-out", str(plan.compared),
                         "--weights", str(head), *mean_heads, *common),), (prior,),
              clears=(out / "prior",)),
         Step("figures", ((f"{here}evaluate", "--count", str(plan.evaluated), "--variants",

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,8 @@ from engine.systems.head.prior import PATH as PRIOR
 from engine.systems.head.prior import load_prior
 
 GREY = 90
+CLOSER = 1.2  # than the sampler's own camera: a head fills its tile
+FINER = 2  # rays a pixel's side
 PSI = 0.7
 CIRCLE = (0, 35, 80, 130, 180, -130, -80, -35)  # degrees
 
@@ -34,12 +37,16 @@ def views(
     sampler: Sampler, code: torch.Tensor, places: list[tuple[float, float]], size: int
 ) -> list[np.ndarray]:
     """Pictures uint8 [size, size, 3] of a code from (yaw, pitch)s, over grey."""
-    field = sampler.field(code) if len(places) > 1 else None  # one picture needs a coarser one
-    out = []
+    field, out = sampler.field(code), []
     for yaw, pitch in places:
-        picture = sampler.picture(code, sampler.camera(yaw, pitch, size), field=field)
+        camera = sampler.camera(yaw, pitch, FINER * size)
+        closer = camera.intrinsics @ np.diag([CLOSER, CLOSER, 1.0])
+        camera = replace(camera, intrinsics=closer)
+        picture = sampler.picture(code, camera, field=field)
         alpha = picture.alpha[..., None] / 255.0
-        out.append((picture.image * alpha + GREY * (1 - alpha) + 0.5).astype(np.uint8))
+        shown = picture.image * alpha + GREY * (1 - alpha)
+        shown = shown.reshape(size, FINER, size, FINER, 3).mean((1, 3))
+        out.append((shown + 0.5).astype(np.uint8))
     return out
 
 
@@ -100,7 +107,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, default=PATH)
     parser.add_argument("--prior", type=Path, default=PRIOR)
     parser.add_argument("--only", nargs="*", choices=list(SHEETS), default=list(SHEETS))
-    parser.add_argument("--size", type=int, default=160)
+    parser.add_argument("--size", type=int, default=176)
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     sampler = BuiltInSampler(load_prior(args.prior), load_default(args.weights))

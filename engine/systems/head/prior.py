@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from engine.errors import WeightsError
-from engine.systems.head.detail import FaceDetail
+from engine.systems.head.faces import Faces
 
 PATH = Path(__file__).resolve().parents[2] / "weights" / "prior.safetensors"
 REMEDY = "Install the extension again."
@@ -51,7 +51,7 @@ class HeadPrior:
     """class_share [C]: how common each class is; class_style [C]: its hair weight's index;
     class_mean [C, D], basis [G, K, D]: over identity, expression and w+ laid end to end;
     class_basis [C]: which basis is a class's; rest [C]: the mix of classes that the average head
-    is made of; detail.*: see FaceDetail. config: sizes, and the makers' notes.
+    is made of; faces.*: see Faces. config: sizes, and the makers' notes.
 
     A code is [3 + n, w]: rows identity, expression, hair (weights), then w+; short ones end in
     zeros.
@@ -69,8 +69,9 @@ class HeadPrior:
                 "The head prior's weights are of another version.", REMEDY
             ) from error
         self.config, self.sha256 = config, sha256
-        inner = {k[7:]: v for k, v in tensors.items() if k.startswith("detail.")}
-        self.detail = FaceDetail(inner)
+        prefix = "faces."
+        inner = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+        self.faces = Faces(inner)
         self.share, self.rest = tensors["class_share"].double(), tensors["rest"].double()
         self.style, self.group = tensors["class_style"].long(), tensors["class_basis"].long()
         self.mean, self.basis = tensors["class_mean"].float(), tensors["basis"].float()
