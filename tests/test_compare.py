@@ -179,8 +179,8 @@ def test_gains_are_over_the_same_portraits():
 
 
 def test_every_head_has_its_turn_before_any_has_a_second():
-    found = compare_table.portraits(3, [0, 20, 45])
     first = compare_table.HELD_OUT
+    found = compare_table.portraits(first, 3, [0, 20, 45])
     assert found[:3] == [(first, 0), (first + 1, 20), (first + 2, 45)]
     assert len(set(found)) == 9 and len({seed for seed, _ in found[3:6]}) == 3
 

@@ -22,7 +22,7 @@ import time
 import bpy
 
 sys.path.insert(0, os.path.dirname(__file__))
-from common import PACKAGE, keep, module, shoot_preferences
+from common import PACKAGE, keep, module, shoot_preferences, show_panels
 
 figures = {}
 
@@ -71,6 +71,7 @@ def steps(gui):
         bpy.data.objects.remove(item)
     view = gui.area().spaces.active
     view.overlay.show_extras = view.overlay.show_relationship_lines = False
+    show_panels("sidebar", {"reconstruct", "head"})
     gui.sidebar("Triplane")
     yield 1
     yield from gui.widen(110)
@@ -107,7 +108,7 @@ def steps(gui):
     # To its end. During: the progress, while the viewport follows.
     yield from start(gui)
     begun, running, heart = time.perf_counter(), session().running(), Heartbeat()
-    yield from gui.wait(lambda: session().running() is None or running.fraction > 0.45, 900, 0.1)
+    yield from gui.wait(lambda: session().running() is None or running.fraction > 0.65, 900, 0.1)
     assert session().running(), session().failure
     turned = view.region_3d.view_rotation.copy()
     with gui.override("WINDOW"):
@@ -128,7 +129,7 @@ def steps(gui):
     view.shading.studio_light = "paint.sl"
     with gui.override("WINDOW"):
         bpy.ops.view3d.view_axis(type="FRONT")
-        bpy.ops.view3d.view_orbit(angle=math.radians(25), type="ORBITRIGHT")
+        bpy.ops.view3d.view_orbit(angle=math.radians(25), type="ORBITLEFT")
         bpy.ops.view3d.view_orbit(angle=math.radians(8), type="ORBITUP")
     yield 1
     view.region_3d.view_perspective = "PERSP"
@@ -204,5 +205,5 @@ def steps(gui):
     yield from gui.wait(lambda: session().running() is None, 120)
     assert session().failure is None, session().failure
     yield 2
-    yield from shoot_preferences("preferences")
+    yield from shoot_preferences(gui, "preferences")
     keep(gui, figures)

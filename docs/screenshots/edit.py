@@ -11,7 +11,7 @@ import sys
 import bpy
 
 sys.path.insert(0, os.path.dirname(__file__))
-from common import PACKAGE, module, running
+from common import PACKAGE, module, running, show_panels
 
 WANTED = {"age": 1.5, "smile": 1.0, "jaw": -1.0}
 
@@ -22,18 +22,6 @@ def live():
 
 def made():
     return next((o for o in bpy.context.scene.objects if "triplane_record" in o), None)
-
-
-def show_panels():
-    """Only the panels of a head, the editor's above the rest."""
-    rooms = {
-        n: module(f"panels.{n}").CLASSES
-        for n in ("sidebar", "seed", "object", "blend", "views", "edit")
-    }
-    panels = [c for p in rooms.values() for c in p if issubclass(c, bpy.types.Panel)]
-    for cls in reversed([c for c in panels if c.is_registered]):
-        bpy.utils.unregister_class(cls)
-    bpy.utils.register_class(rooms["edit"][0])
 
 
 def steps(gui):
@@ -48,7 +36,7 @@ def steps(gui):
     view.overlay.show_relationship_lines = view.overlay.show_outline_selected = False
     view.overlay.show_object_origins = False
     view.shading.light = "FLAT"
-    show_panels()
+    show_panels("edit", {"edit"})
     gui.sidebar("Triplane")
     yield 1
     yield from gui.widen(110)
@@ -64,7 +52,7 @@ def steps(gui):
     yield 1
     with gui.override("WINDOW"):
         bpy.ops.view3d.view_axis(type="FRONT")
-        bpy.ops.view3d.view_orbit(angle=0.35, type="ORBITRIGHT")
+        bpy.ops.view3d.view_orbit(angle=0.35, type="ORBITLEFT")
     yield 1
     view.region_3d.view_perspective = "PERSP"
     yield from gui.wait(lambda: abs(view.region_3d.window_matrix[3][3]) < 0.5, 60)

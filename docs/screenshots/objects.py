@@ -86,5 +86,5 @@ def steps(gui):
     bpy.context.preferences.system.use_online_access = False
     bpy.ops.triplane.open_preferences()
     yield 2
-    yield from shoot_preferences("object-models")
+    yield from shoot_preferences(gui, "object-models")
     keep(gui, figures)

@@ -12,23 +12,18 @@ import time
 import bpy
 
 sys.path.insert(0, os.path.dirname(__file__))
-from common import PACKAGE, keep, module, running, shoot_preferences
+from common import PACKAGE, keep, module, running, shoot_preferences, show_panels
 
 SEEDS = int(os.environ.get("TRIPLANE_SEED", "0"))
 figures = {}
 
 
-def show_panels(room, names):
-    """Only the panels of panels/<room>.py, those of `names` open. (Blender keeps for good what was
-    open or closed when it was first drawn.)"""
-    parts = {n: module(f"panels.{n}").CLASSES for n in ("sidebar", "seed", "blend")}
-    panels = {n: [c for c in p if issubclass(c, bpy.types.Panel)] for n, p in parts.items()}
-    for cls in (c for p in panels.values() for c in reversed(p) if c.is_registered):
-        bpy.utils.unregister_class(cls)
-    for cls in panels[room]:
-        shown = cls.__name__.removeprefix("TRIPLANE_PT_") in names
-        cls.bl_options = set() if shown else {"DEFAULT_CLOSED"}
-        bpy.utils.register_class(cls)
+def clear():
+    """Nothing in the scene, nor the collections of what was."""
+    for item in list(bpy.data.objects):
+        bpy.data.objects.remove(item)
+    for item in list(bpy.context.scene.collection.children)[1:]:
+        bpy.data.collections.remove(item)
 
 
 def done(gui, limit=900):
@@ -49,8 +44,7 @@ def press(gui, xy):
 
 
 def steps(gui):
-    for item in list(bpy.data.objects):
-        bpy.data.objects.remove(item)
+    clear()
     preferences = bpy.context.preferences.addons[PACKAGE].preferences
     preferences.python = os.environ["TRIPLANE_PYTHON"]
     view = gui.area().spaces.active
@@ -61,7 +55,7 @@ def steps(gui):
     chosen = bpy.context.window_manager.triplane_sampling
     chosen.faces, chosen.texture_size = 20000, 1024
     chosen.seed = chosen.first = SEEDS
-    shelf = module("operators.shelf")
+    shelf, frame = module("operators.shelf"), module("operators.build.views").frame
     show_panels("seed", {"seed", "gallery"})
     gui.sidebar("Triplane")
     yield 1
@@ -87,7 +81,7 @@ def steps(gui):
     xy = yield from gui.find(f"seed={SEEDS + 1}", columns=(0.36,))
     yield from press(gui, xy)
     yield from done(gui)
-    module("operators.build.views").frame(bpy.context, list(bpy.context.selected_objects))
+    frame(bpy.context, list(bpy.context.selected_objects))
     yield 2
     gui.shot("seed-head")
     count = len(bpy.data.objects)
@@ -102,14 +96,16 @@ def steps(gui):
 
     # Two heads, five steps between them: pictures, beside the .blend
     bpy.ops.wm.save_as_mainfile(filepath=os.path.join(os.environ["GUI_OUT"], "heads.blend"))
+    clear()
     show_panels("blend", {"blend"})
-    chosen.heads = f"{SEEDS + 3}, {SEEDS + 7}"
+    chosen.heads = f"{SEEDS + 1}, {SEEDS + 5}"
     chosen.steps = 5
     yield 2
     xy = yield from gui.find("triplane.interpolate")
     yield from press(gui, xy)
     yield from done(gui)
     bpy.context.scene.frame_set(3)
+    frame(bpy.context, list(bpy.context.selected_objects))
     yield 2
     gui.shot("between")
 
@@ -126,16 +122,23 @@ def steps(gui):
     yield from done(gui)
 
     # Many at once
-    for item in list(bpy.data.objects):
-        bpy.data.objects.remove(item)
+    clear()
     bpy.context.scene.frame_set(1)
     show_panels("sidebar", {"head"})
-    chosen.count, chosen.seed, chosen.spacing = 6, SEEDS + 3, 0.3
+    chosen.count, chosen.seed, chosen.spacing = 6, SEEDS + 3, 0.36
+    chosen.faces, chosen.texture_size = 12000, 1024
     yield 1
     with gui.override("UI"):
         bpy.ops.triplane.random_scene("INVOKE_DEFAULT")
     yield from done(gui)
+    with gui.override("WINDOW"):
+        bpy.ops.view3d.view_axis(type="FRONT")
+        bpy.ops.view3d.view_orbit(angle=0.2, type="ORBITRIGHT")  # the back row in the gaps
+        bpy.ops.view3d.view_orbit(angle=0.15, type="ORBITUP")
+    view.region_3d.view_perspective = "PERSP"
     yield 1
+    frame(bpy.context, list(bpy.context.selected_objects))
+    yield 2
     gui.shot("many")
     yield from models(gui, preferences)
     keep(gui, figures)
@@ -154,4 +157,4 @@ def models(gui, preferences):
         bpy.ops.triplane.model_verify("INVOKE_DEFAULT", name="cars")
     yield from gui.wait(lambda: running() is None, 60)
     yield 1
-    yield from shoot_preferences("models")
+    yield from shoot_preferences(gui, "models", top=420)

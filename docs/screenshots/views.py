@@ -12,23 +12,10 @@ import time
 import bpy
 
 sys.path.insert(0, os.path.dirname(__file__))
-from common import PACKAGE, keep, module, running
+from common import PACKAGE, keep, module, running, show_panels
 
 COUNT = int(os.environ.get("TRIPLANE_VIEWS", "48"))
 figures = {}
-
-
-def show_panels(names):
-    """Only the panels of panels/views.py, those of `names` open. (Blender keeps for good what was
-    open or closed when it was first drawn: call this before there is a head.)"""
-    rooms = {n: module(f"panels.{n}").CLASSES for n in ("sidebar", "seed", "blend", "views")}
-    panels = {n: [c for c in p if issubclass(c, bpy.types.Panel)] for n, p in rooms.items()}
-    for cls in (c for p in panels.values() for c in reversed(p) if c.is_registered):
-        bpy.utils.unregister_class(cls)
-    for cls in panels["views"]:
-        shown = cls.__name__.removeprefix("TRIPLANE_PT_") in names
-        cls.bl_options = set() if shown else {"DEFAULT_CLOSED"}
-        bpy.utils.register_class(cls)
 
 
 def done(gui, limit=900):
@@ -68,7 +55,7 @@ def steps(gui):
     view.overlay.show_floor = view.overlay.show_axis_x = view.overlay.show_axis_y = False
     view.overlay.show_cursor = False
     scene.render.resolution_x = scene.render.resolution_y = 256
-    show_panels({"views", "rig"})
+    show_panels("views", {"views", "rig"})
     gui.sidebar("Triplane")
     yield 1
     yield from gui.widen(110)

@@ -130,11 +130,11 @@ def compare(made: Reconstruction, given: Case) -> tuple[list[dict], np.ndarray]:
     return rows, (np.concatenate(columns, 1).clip(0, 1) * 255).astype(np.uint8)
 
 
-def portraits(count: int, yaws: list[int]) -> list[tuple[int, int]]:
-    """(seed, yaw) of every held-out head from every yaw: all heads once, the yaws in turn, then all
-    with the next."""
+def portraits(first: int, count: int, yaws: list[int]) -> list[tuple[int, int]]:
+    """(seed, yaw) of `count` heads from seed `first` on, from every yaw: all heads once, the yaws
+    in turn, then all with the next."""
     turns = range(len(yaws))
-    return [(HELD_OUT + i, yaws[(i + turn) % len(yaws)]) for turn in turns for i in range(count)]
+    return [(first + i, yaws[(i + turn) % len(yaws)]) for turn in turns for i in range(count)]
 
 
 def evaluate_all(names: list[str], seed: int, yaw: int) -> list[dict]:
@@ -239,6 +239,7 @@ def code_digest() -> str:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--first", type=int, default=HELD_OUT, help="seed of the first head")
     parser.add_argument("--count", type=int, default=100, help="held-out heads")
     parser.add_argument("--yaws", type=int, nargs="+", default=[0, 20, 45], help="degrees")
     parser.add_argument("--methods", nargs="+", default=["all"], choices=[*METHODS, "auto", "all"])
@@ -260,7 +261,8 @@ def main(argv: list[str] | None = None) -> None:
     settings = args.pack, mean, work, args.preset
     begun, rows = time.monotonic(), []
     with ProcessPoolExecutor(args.workers, get_context("spawn"), start, settings) as pool:
-        jobs = [pool.submit(evaluate_all, names, *job) for job in portraits(args.count, args.yaws)]
+        todo = portraits(args.first, args.count, args.yaws)
+        jobs = [pool.submit(evaluate_all, names, *job) for job in todo]
         for job in as_completed(jobs):
             for row in job.result():
                 rows.append(row)
