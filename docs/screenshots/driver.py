@@ -10,7 +10,9 @@ naming TRIPLANE_PYTHON, the engine's interpreter; TRIPLANE_PHOTO; TRIPLANE_PRESE
     .venv/bin/python docs/screenshots/shrink.py OUT docs/images
 
 Leaves panel-before.png, panel-during.png, panel-after.png, camera.png, points.png, preferences.png,
-more that show what nobody needs to see every day, and figures.json in OUT.
+more that show what nobody needs to see every day, and figures.json in OUT. preferences.png shows
+the path of TRIPLANE_PYTHON: for a picture to keep, name one that says nothing of the machine, such
+as a link in the runner's chroot.
 """
 
 import math

@@ -60,7 +60,7 @@ def steps(gui):
     yield 1
     yield from gui.widen(110)
     with gui.override("UI"):
-        bpy.ops.triplane.sample_head("INVOKE_DEFAULT", seed=7, faces=12000, texture_size=1024)
+        bpy.ops.triplane.sample_head("INVOKE_DEFAULT", seed=13, faces=12000, texture_size=1024)
     yield from done(gui)
     made = bpy.context.active_object
     bpy.ops.wm.save_as_mainfile(filepath=os.path.join(os.environ["GUI_OUT"], "views.blend"))
@@ -104,9 +104,7 @@ def steps(gui):
     for item in bpy.context.selected_objects:
         item.select_set(False)
     made.hide_viewport, view.show_gizmo = True, False
-    view.overlay.show_relationship_lines = False
-    for data in bpy.data.cameras:
-        data.display_size = 0.001
+    view.overlay.show_relationship_lines = view.overlay.show_extras = False
     looks = module("operators.build.views")
     with gui.override("WINDOW"):
         looks.look_through(bpy.context)
