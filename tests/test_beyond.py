@@ -64,7 +64,7 @@ def test_what_counts_beyond(aligned, monkeypatch):
     """Only pixels outside the crop, above its lower edge; and only if both squares agree."""
     model = SimpleNamespace(space=None, perception=None)
     seen = SimpleNamespace(classes=torch.zeros(1, 5, 128, 128))
-    monkeypatch.setattr(beyond, "look", lambda *_: seen)
+    monkeypatch.setattr(beyond, "look_at", lambda *_: seen)
     compute = device.choose("cpu", threads=1)
     wide = {"head": blob(256, OUTER, -40)}
     monkeypatch.setattr(beyond, "matte", lambda *_, **__: wide["head"])

@@ -16,10 +16,10 @@ from scipy import ndimage
 
 from engine.checkpoints.default import DefaultModel
 from engine.device import Compute
-from engine.inversion.perceive import look
+from engine.inversion.perceive import look_at
 from engine.portrait.align import OUTER, Aligned
 from engine.portrait.matte import Matte, matte
-from engine.portrait.perception import CLASSES, SIZE
+from engine.portrait.perception import CLASSES
 
 SKIN, HAIR = CLASSES.index("skin"), CLASSES.index("hair")
 TOUCHES = 0.03  # of the crop's side: hair along the edge that is worth a look beyond
@@ -57,10 +57,7 @@ def beyond(
     if not runs_over(aligned, cut):
         return None
     outer, size = aligned.outer, len(aligned.outer.crop)
-    signed = torch.from_numpy(outer.crop).permute(2, 0, 1)[None].float() / 127.5 - 1
-    with torch.no_grad(), compute.autocast():
-        picture = F.interpolate(signed, (SIZE, SIZE), mode="area")
-        classes = look(model.space, model.perception, picture).classes
+    classes = look_at(model.space, model.perception, outer.crop, compute).classes
     belief = classes.float().softmax(1)[0].numpy()
     wide = matte(outer.crop, belief, alpha=outer.alpha, valid=outer.valid, check=check)
     # The crop's place in the wider square.

@@ -7,11 +7,9 @@ brings to the picture's outline in one step of arithmetic.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,7 +26,7 @@ from engine.inversion.appearance import Target, surface_points
 from engine.inversion.colours import Fitted, covered_by_hair, see_photo, strands_of
 from engine.inversion.cut import QUICK, cut_out
 from engine.inversion.hair import likely_mass
-from engine.inversion.outline import to_outline
+from engine.inversion.outline import pictures, to_outline
 from engine.inversion.reconstruct import (
     CROP,
     Reconstruction,
@@ -43,7 +41,6 @@ from engine.portrait.perception import CLASSES
 from engine.systems.lrm.head import HeadLrm
 from engine.systems.lrm.lift import SIZE, lift, surface
 
-OUTLINE = os.environ.get("OUTLINE", "1") == "1"
 FINE = 2  # times finer than the network's are the planes: the picture's own detail
 LATTICE = 56  # nodes a side of the lattice that moves hair
 SEEN, POINTS = 96, 8000  # to know where strands belong: pixels of the photo, points of the surface
@@ -121,12 +118,8 @@ def reconstruct_instant(
     check()
     report(0.7, "building the field")
     moved = hair_moved(lrm, model.space, guess, planes)
-    unknown = torch.from_numpy((~aligned.valid | cut.clothes).astype(np.float32))
-    small = [
-        F.interpolate(x[None, None], (SIZE, SIZE), mode="area")[0, 0]
-        for x in (torch.from_numpy(cut.alpha).float(), hair[0, 0], unknown)
-    ]
-    moved = moved + to_outline(model.space, guess, canonical, moved, *small)
+    shown = pictures(cut.alpha, hair[0, 0].numpy(), ~aligned.valid | cut.clothes)
+    moved = moved + to_outline(model.space, guess, canonical, moved, *shown)
     distance, warp = shape.bake(model.space, guess, moved, check=check)
     info = {"model": "instant", "version": model.config.get("version")}
     info["coefficients"] = guess.coefficients()

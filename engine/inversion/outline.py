@@ -19,11 +19,18 @@ from engine.headspace import lattice
 from engine.headspace.space import HeadSpace
 from engine.inversion import pose as poses
 from engine.inversion.shape import Canonical, Shape, distance_at, hair_mass
+from engine.portrait.perception import SIZE
 
 RAYS, SAMPLES = 72, 44  # a side of the picture; along each ray
 DEEP = 0.19  # metres before and behind the head's origin that rays are looked at
 FAR = 0.025  # metres: distances are cut off there, so the inside of the picture says nothing
 SPREAD = 0.045  # metres along the ray from the rim over which what is moved fades
+
+
+def pictures(alpha: np.ndarray, hair: np.ndarray, unknown: np.ndarray) -> Tensor:
+    """A crop's maps [S, S] as to_outline() takes them: float32 [3, SIZE, SIZE]."""
+    maps = np.stack([alpha, hair, unknown]).astype(np.float32)
+    return F.interpolate(torch.from_numpy(maps)[None], (SIZE, SIZE), mode="area")[0]
 
 
 @torch.no_grad()

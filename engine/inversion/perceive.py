@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from engine.device import Compute
 from engine.headspace.mirror import MIRRORED, mirror_landmarks, mirror_of, mirror_pose
 from engine.headspace.space import HeadSpace
 from engine.inversion import pose as poses
-from engine.portrait.perception import Perception, PerceptionNet
+from engine.portrait.perception import SIZE, Perception, PerceptionNet
 
 FAR = 0.05  # of the picture's side: landmarks farther from the numbers' count as this far
 
@@ -34,6 +37,19 @@ def look(space: HeadSpace, net: PerceptionNet, picture: Tensor) -> Perception:
         pose=mirror_pose(turned.pose),
     )
     return Perception(*((a + z) / 2 for a, z in zip(vars(straight).values(), vars(back).values())))
+
+
+def look_at(
+    space: HeadSpace, net: PerceptionNet, crop: np.ndarray, compute: Compute
+) -> Perception:
+    """look() at a picture uint8 [S, S, 3] of any size."""
+    with torch.no_grad(), compute.autocast():
+        return look(space, net, F.interpolate(signed(crop), (SIZE, SIZE), mode="area"))
+
+
+def signed(crop: np.ndarray) -> Tensor:
+    """uint8 [H, W, 3] -> [1, 3, H, W] in -1..1, as the networks take pictures."""
+    return torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
 def features(space: HeadSpace, seen: Perception) -> Tensor:

@@ -32,8 +32,8 @@ from engine.inversion.colours import (
 from engine.inversion.cut import QUICK, cut_out
 from engine.inversion.hair import likely_mass
 from engine.inversion.inpaint import inpainted_views, with_views
-from engine.inversion.outline import to_outline
-from engine.inversion.perceive import look, refined
+from engine.inversion.outline import pictures, to_outline
+from engine.inversion.perceive import look_at, refined, signed
 from engine.inversion.pseudo import SIZE as VIEW
 from engine.inversion.pseudo import PseudoView
 from engine.portrait.align import Aligned
@@ -89,15 +89,8 @@ Report = Callable[[float, str], None]
 def perceive(model: DefaultModel, crop: np.ndarray, compute: Compute) -> Perception:
     """The small network's view of an aligned crop uint8 [512, 512, 3]."""
     with torch.no_grad():
-        with compute.autocast():
-            picture = F.interpolate(_signed(crop), (SIZE, SIZE), mode="area")
-            seen = look(model.space, model.perception, picture)
+        seen = look_at(model.space, model.perception, crop, compute)
         return refined(model.space, model.perception, seen)
-
-
-def _signed(crop: np.ndarray) -> Tensor:
-    """uint8 [H, W, 3] -> [1, 3, H, W] in -1..1, as the networks take pictures."""
-    return torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
 def first_guess(model: DefaultModel, seen: Perception) -> shape.Shape:
@@ -152,7 +145,7 @@ def trusted_pixels(cut: Matte, labels: np.ndarray, valid: np.ndarray) -> np.ndar
 
 def encode(model: DefaultModel, crop: np.ndarray, alpha: np.ndarray, compute: Compute) -> Tensor:
     """w+ [1, n, w] of the crop with all but the head blacked out."""
-    x = _signed(crop)
+    x = signed(crop)
     mask = torch.from_numpy(alpha)[None, None].float()
     x = F.interpolate(torch.cat([x * mask, mask], 1), (SIZE, SIZE), mode="area")
     with torch.no_grad(), compute.autocast():
@@ -249,27 +242,14 @@ def fit_head(
         beyond(model, aligned, cut, compute, check),
     )
     if coarse:
-        hair = labels == HAIR
-        learned = learned + _rest_of_outline(model, fitted, learned, aligned, cut, hair)
+        shown = pictures(cut.alpha, labels == HAIR, ~aligned.valid | cut.clothes)
+        canonical = shape.Canonical(model.space)
+        learned = learned + to_outline(model.space, fitted, canonical, learned, *shown)
     report(0.36, "building the field")
     field = _field(model, fitted, learned, planes, check, shape.neck)
     camera = pose.to_camera(fitted.pose, CROP)
     trust = trusted_pixels(cut, labels, aligned.valid)
     return Fitted(field, camera, cut, labels, trust, fitted, learned, ws, landmarks, spread)
-
-
-def _rest_of_outline(
-    model: DefaultModel,
-    fitted: shape.Shape,
-    learned: Tensor,
-    aligned: Aligned,
-    cut: Matte,
-    hair: np.ndarray,
-) -> Tensor:
-    """What is to be added to `learned`, see outline.to_outline. hair: bool [S, S]."""
-    maps = np.stack([cut.alpha, hair, ~aligned.valid | cut.clothes]).astype(np.float32)
-    small = F.interpolate(torch.from_numpy(maps)[None], (SIZE, SIZE), mode="area")[0]
-    return to_outline(model.space, fitted, shape.Canonical(model.space), learned, *small)
 
 
 def reconstruct(

@@ -24,6 +24,7 @@ from engine.portrait.image import Photo
 
 OUTER = 1.4  # side of the wider square that is looked at where hair does not fit in the crop
 
+
 @dataclass(frozen=True)
 class Aligned:
     """A head crop.

@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.checkpoints.default import PATH, DefaultModel, load_default
+from engine.inversion.perceive import signed
 from engine.portrait.align import align, alignment_matrix
 from engine.portrait.image import Photo
 from engine.sampling.builtin import BuiltInSampler
@@ -200,8 +201,7 @@ def recognised(sampler: BuiltInSampler, psi: float, count: int) -> dict:
         matrix = alignment_matrix(five_points(marks), 256, WIDEN)
         rgb = (picture.image * alpha + 110 * (1 - alpha)).astype(np.uint8)
         crop = align(Photo(rgb, None, ""), five_points(marks), 256, WIDEN).crop
-        x = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 127.5 - 1
-        seen = model.perception(F.interpolate(x, (SIZE, SIZE), mode="area"))
+        seen = model.perception(F.interpolate(signed(crop), (SIZE, SIZE), mode="area"))
         marks = (marks @ matrix[:2, :2].T + matrix[:2, 2]) / 256
         errors.append(np.abs(seen.landmarks[0].numpy() - marks).mean() * 100)
         named, true = int(seen.hair[0].argmax()), int(parts.hair.argmax())

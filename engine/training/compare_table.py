@@ -281,8 +281,8 @@ def brief(row: dict) -> str:
     """A line about a row."""
     parts = [f"{row['seconds']:.1f} s"]
     for region in REGIONS:
-        values = [v[region]["psnr"] for v in row["views"] if region in v]
-        parts.append(f"{region} {np.mean(values):.2f} dB" if values else f"{region} -")
+        value = of_head(row, region, "psnr")
+        parts.append(f"{region} {value:.2f} dB" if np.isfinite(value) else f"{region} -")
     return ", ".join(parts)
 
 

@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from engine.cameras import orbit
-from engine.fields.skin import AXIS, COLUMNS, ROWS, directions
+from engine.fields.skin import COLUMNS, ROWS, directions
 from engine.headspace.lattice import sample
 from engine.headspace.space import HeadSpace
 from engine.systems.head.faces import FLOOR, Regions, pack, places, smooth
@@ -51,13 +51,11 @@ BLUE = 0.02, 0.25  # of the hue: more than the face's own by this is kept by tha
 
 def surface(space: HeadSpace) -> Tensor:
     """How far from the axis the canonical skin is [1, ROWS, COLUMNS], metres: its outermost."""
-    around, up = directions()
     radius = torch.full((ROWS, COLUMNS), 0.16)
     found = torch.zeros_like(radius, dtype=torch.bool)
     step = 0.0005
     for _ in range(round(0.14 / step)):
-        x, z = (radius * d for d in around.T)
-        points = torch.stack([x, up[:, None].expand_as(x), z + AXIS], -1)[~found]
+        points = places(radius[None])[~found]
         if not len(points):
             break
         d = sample(space.skin_distance[None], points, space.bounds)[:, 0]
