@@ -35,7 +35,8 @@ def blob(size: int, reach: float, top: float) -> Matte:
     y, x = np.meshgrid(at, at, indexing="ij")
     head = ((x**2 + y**2) < 200**2) | ((abs(x) < 150) & (y < 0) & (y > top - SIZE / 2))
     labels = np.where(head, np.where(y < 0, HAIR, SKIN), 0).astype(np.uint8)
-    return Matte(head.astype(np.float32), head.astype(np.float32), labels)
+    head = head.astype(np.float32)
+    return Matte(head, head, labels, 0 * head)
 
 
 def test_the_wider_square_has_the_same_middle(aligned):
@@ -79,5 +80,5 @@ def test_what_counts_beyond(aligned, monkeypatch):
     assert (more.labels[known & (more.head > 0.5)] == HAIR).all()
     # Someone else's head.
     other = wide["head"]
-    wide["head"] = Matte(1 - other.alpha, other.person, other.labels)
+    wide["head"] = Matte(1 - other.alpha, other.person, other.labels, other.glasses)
     assert beyond.beyond(model, aligned, cut, compute) is None

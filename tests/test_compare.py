@@ -51,7 +51,8 @@ FRONT = orbit(0.0, 0.0, 4.0, 0.35, (0, 0, 0), SIZE, SIZE)
 
 
 def entry(crop: np.ndarray, alpha: np.ndarray, name: str = "ball") -> compare.Entry:
-    matte = Matte(alpha.astype(np.float32), alpha.astype(np.float32), np.zeros_like(alpha, int))
+    alpha = alpha.astype(np.float32)
+    matte = Matte(alpha, alpha, np.zeros_like(alpha, int), 0 * alpha)
     aligned = Aligned(crop, np.ones(alpha.shape, bool), None, np.eye(3))
     quality = Quality(0.83, [])
     return compare.entry(name, Ball(), FRONT, matte, aligned, quality, 1.25, SIZE)
@@ -82,7 +83,8 @@ def test_views_are_from_the_sides_that_they_say():
 
 def test_the_error_is_not_drawn_where_clothes_hide_the_head():
     crop, alpha = ball_photo()
-    matte = Matte(0 * alpha.astype(np.float32), alpha.astype(np.float32), np.zeros((SIZE, SIZE)))
+    alpha = alpha.astype(np.float32)
+    matte = Matte(0 * alpha, alpha, np.zeros((SIZE, SIZE)), 0 * alpha)
     aligned = Aligned(crop[:, ::-1].copy(), np.ones(alpha.shape, bool), None, np.eye(3))
     row = compare.entry("ball", Ball(), FRONT, matte, aligned, Quality(0.5, []), 1.0, SIZE)
     assert row.error.max() == 0

@@ -77,9 +77,8 @@ class Known:
             moved.moved[:3] = axis / axis.norm() * TURNED / optimise.USUAL[0]
         self.start = moved.camera()
         whole = Aligned(crop, np.ones((SIZE, SIZE), bool), None, np.eye(3))
-        self.portrait = align.posed(
-            sampler.config, whole, self.start, Matte(head, head, head.astype(np.uint8))
-        )
+        matte = Matte(head, head, head.astype(np.uint8), 0 * head)
+        self.portrait = align.posed(sampler.config, whole, self.start, matte)
 
 
 @pytest.fixture(scope="module")

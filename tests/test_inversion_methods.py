@@ -62,8 +62,9 @@ def known(model) -> tuple[colours.Fitted, SimpleNamespace]:
     trust = (big[..., 3] > 0.99).float().numpy()
     vertices = model.space.vertices(shape.identity, shape.expression)
     marks = pose.project(model.space.landmarks(vertices), POSE)
+    matte = SimpleNamespace(alpha=trust, glasses=0 * trust)
     head = colours.Fitted(
-        field, camera, SimpleNamespace(alpha=trust), np.zeros((512, 512), np.uint8), trust, shape,
+        field, camera, matte, np.zeros((512, 512), np.uint8), trust, shape,
         learned, ws, marks, torch.full((84,), 0.01),
     )  # fmt: skip
     return head, SimpleNamespace(crop=crop)

@@ -90,7 +90,7 @@ def test_a_head_without_the_photos_outline_is_not_trusted(monkeypatch):
     ways.aligned = SimpleNamespace(valid=np.ones((size, size), bool))
     found = []
     for alpha in (head, np.roll(head, 40, 1)):
-        matte = Matte(alpha, alpha, alpha.astype(np.uint8))
+        matte = Matte(alpha, alpha, alpha.astype(np.uint8), 0 * alpha)
         found.append(ways.judge(SimpleNamespace(field=field, camera=camera, matte=matte)))
     assert found[0].score > 0.8 and UNLIKELY not in found[0].warnings
     assert found[1].score < 0.45 and found[1].warnings[0].startswith(UNLIKELY)

@@ -9,6 +9,7 @@ import pytest
 from scipy import ndimage
 
 from engine.errors import Cancelled
+from engine.inversion.cut import has_glasses, without_glasses
 from engine.portrait.align import align
 from engine.portrait.detect import find_points
 from engine.portrait.image import load_photo
@@ -143,6 +144,23 @@ def test_glasses_belong_to_the_head():
     result = matte(picture, blurred(prior_labels, 1.0))
     assert result.alpha[244:268, 170:340].min() > 0.95
     assert (result.labels[250:262, 180:330] == GLASSES).mean() > 0.9
+    # But nothing of the photo is carried round the head from where they are.
+    assert has_glasses(result)
+    trust = without_glasses(result.alpha, result)
+    assert trust[244:268, 170:340].max() < 0.05
+    face = slice(300, 330), slice(200, 300)
+    assert np.array_equal(trust[face], result.alpha[face]) and trust[face].min() > 0.95
+    quick = matte(picture[::2, ::2], blurred(prior_labels, 1.0))
+    assert has_glasses(quick)
+
+
+def test_a_doubt_about_a_brow_is_no_pair_of_glasses():
+    picture, labels = drawn((240, 240, 240))
+    prior_labels = labels[2::4, 2::4].copy()
+    prior_labels[60:63, 50:60] = GLASSES
+    result = matte(picture, blurred(prior_labels, 0.5))
+    assert result.glasses.max() > 0.3 and not has_glasses(result)
+    assert without_glasses(result.alpha, result) is result.alpha
 
 
 def test_nothing_seen_is_no_head():

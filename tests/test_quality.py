@@ -103,6 +103,7 @@ class TestPictures:
         ({"outside": 0.3}, "beyond the edge"),
         ({"odd": 0.6}, "covers part"),
         ({"foreign": 0.5}, "covers part"),
+        ({"glasses": 1.0, "odd": 0.6}, "glasses were left off"),
         ({"yaw": 60.0}, "turned by about 60"),
         ({"pixels": 90.0}, "90 pixels"),
         ({"detail": 0.05}, "blurred"),

@@ -21,6 +21,7 @@ from engine.errors import ReconstructionError
 from engine.fields.head import HeadField
 from engine.fields.strands import Strands
 from engine.inversion import appearance, exemplar, shape, unseen
+from engine.inversion.relight import Known, normals, relit
 from engine.portrait.align import Aligned
 from engine.portrait.matte import Matte
 from engine.portrait.perception import CLASSES
@@ -96,22 +97,47 @@ def target_of(
 ) -> tuple[appearance.Target, Tensor]:
     """The photo's colours, and what the generator's planes [1, 4, C, P, P] and the photo together
     say of everywhere else (at `count` points); and how far these lie under hair [count]."""
-    field = head.field
-    everywhere = appearance.surface_points(field, count, seed)
+    everywhere = appearance.surface_points(head.field, count, seed)
+    known = known_of(model, head, planes, seen, everywhere)
+    expected = relit(known)
+    fine = exemplar.detail(seen, known.seen_covered)
+    if fine is not None:
+        hidden = 1 - appearance.visibility(everywhere, seen)
+        expected = exemplar.textured(everywhere, expected, known.covered * hidden, fine)
+    return appearance.Target(seen, everywhere, expected, fine is not None), known.covered
+
+
+@torch.no_grad()
+def known_of(
+    model: DefaultModel,
+    head: Fitted,
+    planes: Tensor,
+    seen: appearance.Seen,
+    everywhere: Tensor,
+) -> Known:
+    """What is known of canonical surface points [N, 3], see target_of()."""
+    field, n = head.field, len(everywhere)
     points = torch.cat([everywhere, seen.canonical])
     colour = model.generator(planes, points[None])[0][0]
-    covered, n = covered_by_hair(model, head, points), count
+    covered = covered_by_hair(model, head, points)
     toned = appearance.expected_colours(colour, covered, seen, colour[n:], covered[n:])
     # On skin the mean of the two guesses errs less than either; hair's light is the generator's.
     toned = colour + 0.5 * (1 - covered[:, None]) * (toned - colour)
     expected = unseen.continued(
         everywhere, toned[:n], covered[:n], seen, toned[n:], covered[n:], field.bounds
     )
-    fine = exemplar.detail(seen, covered[n:])
-    if fine is not None:
-        hidden = 1 - appearance.visibility(everywhere, seen)
-        expected = exemplar.textured(everywhere, expected, covered[:n] * hidden, fine)
-    return appearance.Target(seen, everywhere, expected, fine is not None), covered[:n]
+    normal = normals(field, points)
+    return Known(
+        everywhere,
+        normal[:n],
+        colour[:n],
+        expected,
+        covered[:n],
+        seen,
+        normal[n:],
+        colour[n:],
+        covered[n:],
+    )
 
 
 def covered_by_hair(model: DefaultModel, head: Fitted, points: Tensor) -> Tensor:

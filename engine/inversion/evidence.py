@@ -17,6 +17,7 @@ from torch import Tensor
 from engine.checkpoints.default import DefaultModel
 from engine.device import Compute
 from engine.inversion import appearance, fit, perceive
+from engine.inversion.cut import has_glasses
 from engine.inversion.quality import Evidence
 from engine.inversion.reconstruct import CROP, Reconstruction, encode, first_guess
 from engine.inversion.reconstruct import perceive as perceive_portrait
@@ -51,7 +52,9 @@ def measure(
     found, rgb, face = _of_photo(model, aligned, made.shape, compute, points, faces)
     check()
     outline, likeness = _through_camera(aligned, made, rgb, face, check)
-    found = replace(found, outline=outline, likeness=likeness)
+    glasses = made.matte.glasses > 0.5
+    left = has_glasses(made.matte) and made.trust[glasses].mean() < 0.1
+    found = replace(found, outline=outline, likeness=likeness, glasses=float(left))
     check()
     off = _unlike(model, aligned, made, compute, rgb, face)
     if len(off) > 100:

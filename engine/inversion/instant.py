@@ -24,7 +24,7 @@ from engine.headspace.space import HeadSpace
 from engine.inversion import pose, shape
 from engine.inversion.appearance import Target, surface_points
 from engine.inversion.colours import Fitted, covered_by_hair, see_photo, strands_of
-from engine.inversion.cut import QUICK, cut_out
+from engine.inversion.cut import QUICK, cut_out, without_glasses
 from engine.inversion.hair import likely_mass
 from engine.inversion.outline import pictures, to_outline
 from engine.inversion.reconstruct import (
@@ -125,7 +125,7 @@ def reconstruct_instant(
     info["coefficients"] = guess.coefficients()
     field = HeadField(distance, warp, planes[0], lrm.decoder, model.space.bounds, info)
     camera, labels = pose.to_camera(guess.pose, CROP), tidy_labels(cut.labels)
-    trust = trusted_pixels(cut, labels, aligned.valid)
+    trust = without_glasses(trusted_pixels(cut, labels, aligned.valid), cut)
     ws = encode(model, aligned.crop, cut.alpha, compute)
     marks = seen.landmarks[0].float(), seen.spread[0].float()
     head = Fitted(field, camera, cut, labels, trust, guess, moved, ws, *marks)

@@ -60,6 +60,7 @@ class Evidence:
     chroma: rms distance from grey of the face, CIE L*a*b* units.
     light: mean brightness of the face, 0..1.
     faces: how many the detector found.
+    glasses: 1 where a pair in the photo colours nothing on the head, 0 else.
     """
 
     points: float = math.nan
@@ -80,6 +81,7 @@ class Evidence:
     chroma: float = math.nan
     light: float = math.nan
     faces: float = math.nan
+    glasses: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,12 @@ def _warnings(seen: Evidence, off: dict[str, float], value: float) -> list[str]:
             "The face was hard to read: it may be covered, or no photo of a face. Check the head's "
             "shape, or place the five points by hand."
         )
-    if seen.odd > COVERED[0] or seen.foreign > COVERED[1]:
+    if seen.glasses > 0:
+        found.append(
+            "The glasses were left off the head, and the face under them is invented: they are an "
+            "object of their own."
+        )
+    elif seen.odd > COVERED[0] or seen.foreign > COVERED[1]:
         found.append(
             "Something covers part of the face, or its colours are not those of skin: they are on "
             "the head as they are in the photo."

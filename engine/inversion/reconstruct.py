@@ -29,7 +29,7 @@ from engine.inversion.colours import (
     strands_of,
     target_of,
 )
-from engine.inversion.cut import QUICK, cut_out
+from engine.inversion.cut import QUICK, cut_out, without_glasses
 from engine.inversion.hair import likely_mass
 from engine.inversion.inpaint import inpainted_views, with_views
 from engine.inversion.outline import pictures, to_outline
@@ -268,6 +268,7 @@ def reconstruct(
     there is something new to see. Raises ReconstructionError if no head stands out in the photo.
     """
     head = fit_head(model, aligned, steps.silhouette, compute, report, seed, check, steps.coarse)
+    head = dataclasses.replace(head, trust=without_glasses(head.trust, head.matte))
     preview(head.field, head.camera)
     ws, views = _fit_appearance(model, head, aligned, steps, compute, report, seed, check)
     preview(head.field, head.camera)

@@ -24,6 +24,7 @@ from engine.inversion.methods import invert
 from engine.inversion.pseudo import RENDERED, PseudoView
 from engine.inversion.quality import judge
 from engine.inversion.reconstruct import CROP, PRESETS, Reconstruction
+from engine.inversion.relight import load_relight
 from engine.jobs import quad_stages
 from engine.jobs.base import Context, Result
 from engine.jobs.mesh_stages import meshes
@@ -53,6 +54,7 @@ MEMORY_LIMIT = "TRIPLANE_MEMORY_LIMIT_MB"  # environment: the preference, in MiB
 jobs.at_release(load_default.cache_clear)
 jobs.at_release(load_instant.cache_clear)
 jobs.at_release(load_svinet.cache_clear)
+jobs.at_release(load_relight.cache_clear)
 
 
 def choose_compute(context: Context, large: bool = False) -> device.Compute:

@@ -33,11 +33,13 @@ class Matte:
     alpha: float32 [S, S] 0..1, the head: skin (neck included), hair and glasses, without garment.
     person: float32 [S, S] 0..1, head and garment.
     labels: uint8 [S, S], the likeliest class: an index into segment.CLASSES.
+    glasses: float32 [S, S] 0..1, frames and dark lenses.
     """
 
     alpha: np.ndarray
     person: np.ndarray
     labels: np.ndarray
+    glasses: np.ndarray
 
     @property
     def clothes(self) -> np.ndarray:
@@ -79,7 +81,9 @@ def matte(
     if valid is not None:
         person, head = person * valid, head * valid
         labels = np.where(valid, labels, BACKGROUND).astype(np.uint8)
-    return Matte(head.astype(np.float32), person.astype(np.float32), labels)
+    return Matte(
+        head.astype(np.float32), person.astype(np.float32), labels, soft[GLASSES] * (head > 0.5)
+    )
 
 
 def _one_head(belief: np.ndarray) -> np.ndarray:

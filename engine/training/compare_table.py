@@ -38,9 +38,17 @@ from engine.portrait.align import align
 from engine.training.evaluate import digest
 from engine.training.heads.dataset import HELD_OUT
 from engine.training.heads.pack import Pack
-from engine.training.metrics import similarity, spread
+from engine.training.metrics import spread
 from engine.training.prior_data import kept_mean
-from engine.training.regions import GREY, REGIONS, YAWS, Case, case, compare_regions
+from engine.training.regions import (
+    GREY,
+    REGIONS,
+    YAWS,
+    Case,
+    brought,
+    case,
+    compare_regions,
+)
 from engine.training.truth import PORTRAIT, Truths
 
 FIGURES = ("psnr", "ssim", "features", "depth", "iou")
@@ -108,16 +116,10 @@ def compare(made: Reconstruction, given: Case) -> tuple[list[dict], np.ndarray]:
     """A head's figures: [{yaw, region: {figure: value}}], a view each, and the views, true above
     made, uint8."""
     model = _state["model"]
-    vertices = model.space.vertices(made.shape.identity, made.shape.expression)
-    marks = model.space.landmarks(vertices).numpy().astype(float)
-    to_true = similarity(marks, given.truth.landmarks)
-    scale = float(np.cbrt(np.linalg.det(to_true[:3, :3])))
-    back = np.linalg.inv(to_true)
+    there, scale = brought(model.space, made.shape, given.truth)
     rows, columns = [], []
     for yaw, true, visible in zip(YAWS, given.truth.views, given.visible, strict=True):
-        pose = back @ true.camera.cam2world
-        pose[:3, :3] *= scale
-        seen = made.field.render(replace(true.camera, cam2world=pose))
+        seen = made.field.render(there(true.camera))
         image = (seen.image + (1 - seen.alpha[..., None]) * GREY).numpy()
         depth = seen.depth.numpy() * scale
         rows.append({"yaw": yaw} | compare_regions(
@@ -252,7 +254,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     names = [*METHODS, "auto"] if "all" in args.methods else args.methods
     weights = sorted(default.PATH.parent.glob("*.safetensors"))
-    weights = [p for p in weights if p.stem in ("head", "svinet")]
+    weights = [p for p in weights if p.stem in ("head", "relight", "svinet")]
     made_by = {"weights": digest(weights), "code": code_digest(), "preset": args.preset}
     folder = f"{made_by['weights'][:12]}-{made_by['code'][:12]}-{args.preset}"
     work = args.work / folder

@@ -7,7 +7,8 @@ both depth maps, is not behind anything (garment, glasses, another part of the h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 from engine.cameras import Camera, orbit
+from engine.headspace.space import HeadSpace
+from engine.inversion.shape import Shape
 from engine.portrait.image import Photo
 from engine.portrait.perception import PerceptionNet
 from engine.surface.metrics import iou, psnr
@@ -28,7 +31,7 @@ from engine.training.heads.scene import Scene
 from engine.training.heads.scene import View as Drawn
 from engine.training.heads.studio_light import studio_light
 from engine.training.heads.views import INPUT_TARGET, TARGET_FOV, TARGET_SIZE, distance
-from engine.training.metrics import ssim_map
+from engine.training.metrics import similarity, ssim_map
 from engine.training.truth import DISTANCE, PORTRAIT, Truth, Truths, View
 
 YAWS = (0, 30, -30, 60, -60, 90, -90, 180)  # degrees, of the views; positive: the subject's left
@@ -49,9 +52,11 @@ class Case:
     visible: list[np.ndarray]
 
 
-def case(truths: Truths, seed: int, yaw: float) -> Case:
-    """A held-out head from a yaw, in the light of its seed, before a random background."""
-    head, material = build_head(truths.pack, seed), material_of(seed)
+def case(truths: Truths, seed: int, yaw: float, material: int | None = None) -> Case:
+    """A head from a yaw, in the light of its seed, before a random background. material: of the
+    head, None for the seed's own."""
+    head = build_head(truths.pack, seed, material)
+    material = material or material_of(seed)
     rng = head_rng(seed, 1 if material == 1 else 3)
     scene = Scene(truths.studio, head, random_light(rng) if material == 1 else studio_light(rng))
     radius = distance(EXTENT, TARGET_FOV)
@@ -85,6 +90,29 @@ def case(truths: Truths, seed: int, yaw: float) -> Case:
         truths._views({key: value[None] for key, value in shard.items()}),
     )
     return Case(yaw, truth, [seen_by(view, camera, portrait) for view in truth.views])
+
+
+def brought(
+    space: HeadSpace, shape: Shape, truth: Truth
+) -> tuple[Callable[[Camera], Camera], float]:
+    """One portrait leaves size, distance and origin open: what brings a true head's cameras to a
+    made head of a shape, by a similarity on the landmarks, and how much larger the true one is."""
+    marks = space.landmarks(space.vertices(shape.identity, shape.expression)).numpy().astype(float)
+    to_true = similarity(marks, truth.landmarks)
+    scale, back = float(np.cbrt(np.linalg.det(to_true[:3, :3]))), np.linalg.inv(to_true)
+
+    def camera(true: Camera) -> Camera:
+        pose = back @ true.cam2world
+        pose[:3, :3] *= scale
+        return replace(true, cam2world=pose)
+
+    return camera, scale
+
+
+def on_grey(true: View) -> np.ndarray:
+    """A true view before GREY, which the body beyond the head is, too: [H, W, 3]."""
+    solid = true.alpha[..., None]
+    return np.where(true.beyond[..., None], GREY, true.rgb * solid + GREY * (1 - solid))
 
 
 def seen_by(view: View, camera: Camera, portrait: Drawn) -> np.ndarray:
@@ -135,8 +163,7 @@ def compare_regions(
     head's scale) [128, 128]. psnr (dB); ssim; features (see feature_map); depth (mm, mean absolute
     difference where both are); iou (of `all` only): of the outlines.
     """
-    solid = true.alpha[..., None]
-    picture = np.where(true.beyond[..., None], GREY, true.rgb * solid + GREY * (1 - solid))
+    picture = on_grey(true)
     mine = (alpha > 0.5) & ~true.beyond
     hushed = np.where(true.beyond[..., None], GREY, image)
     alike = ssim_map(hushed, picture).mean(-1)

@@ -140,7 +140,8 @@ def align_portrait(
     placed = points @ whole[:2, :2].T + whole[:2, 2]
     to_crop = to_average_face(sampler, camera, placed, check) @ to_crop
     aligned = cut(photo, to_crop @ wide.to_crop, size)
-    own = Matte(*(_carried(m, to_crop, size) for m in (found.alpha, found.person, found.labels)))
+    parts = (found.alpha, found.person, found.labels, found.glasses)
+    own = Matte(*(_carried(m, to_crop, size) for m in parts))
     return posed(config, aligned, camera, own)
 
 
