@@ -41,7 +41,7 @@ from engine.portrait.matte import Matte
 from engine.portrait.perception import CLASSES, SIZE, Perception
 
 CROP = 512
-COARSE_VIEW, COARSE_STEPS = 96, 8  # pixels a side; steps of colours
+COARSE_VIEW, COARSE_STEPS = 96, 6  # pixels a side; steps of colours
 SKIN, HAIR = CLASSES.index("skin"), CLASSES.index("hair")
 
 
