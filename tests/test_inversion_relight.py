@@ -78,11 +78,11 @@ def test_clues_are_numbers_and_fill_their_columns(hair):
     assert float(told.abs().amax(0).gt(0).float().mean()) > 0.5
 
 
-def test_a_network_that_knows_nothing_leaves_the_generators_colours():
+def test_a_network_that_knows_nothing_leaves_what_was_expected():
     net, known = relight.Relight().eval(), ball()
     torch.nn.init.zeros_(net.layers[-1].weight)
     torch.nn.init.zeros_(net.layers[-1].bias)
-    assert torch.allclose(net(relight.clues(known), known.colour), known.colour, atol=1e-6)
+    assert torch.allclose(net(relight.clues(known), known.expected), known.expected, atol=1e-6)
 
 
 def test_the_unseen_side_gets_the_photos_light():
@@ -139,4 +139,4 @@ def test_training_learns_where_light_comes_from(tmp_path, capsys):
     net = relight.load_relight(out)
     relight.load_relight.cache_clear()
     head = train_relight.read(tmp_path / "0.npz")
-    assert head.psnr(net(head.told, head.colour)) > head.psnr(head.colour) + 2
+    assert head.psnr(net(head.told, head.expected)) > head.psnr(head.expected) + 2

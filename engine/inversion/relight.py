@@ -4,9 +4,10 @@ Rules carry a photo's colours on (unseen.py), but how light falls on the other s
 know. A linear fit of what the photo shows to the direction in which it faces (the first two bands
 of spherical harmonics: Ramamoorthi and Hanrahan 2001, Basri and Jacobs 2003) says where the light
 comes from, for skin and for hair. From that, and from what generator, rules and photo say of a
-point and of its mirror image, a network of three layers says its colour. It has learned on
-synthetic heads that are known from all sides (engine/training/train_relight.py), point by point: it
-knows no shape and no face, so there is little that a photo could lead it astray with.
+point and of its mirror image, a network of three layers says how much lighter or darker it is than
+the rules expect; hue stays theirs. It has learned on synthetic heads that are known from all sides
+(engine/training/train_relight.py), point by point: it knows no shape and no face, so there is
+little that a photo could lead it astray with.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ PATH = Path(__file__).resolve().parents[1] / "weights" / "relight.safetensors"
 WIDTH = 48  # of the network's layers
 STEEP = 0.005  # ridge on the light's direction: a face shows half of all directions
 SURE = 300  # pixels' weight of skin or hair, to go by their mean
-MOST = 0.3  # by which a colour may change
+MOST = 0.7  # of the logarithm of how much lighter a point gets, or darker
 FAR_OFF = 3.0  # of a clue, in spreads, and in logarithms: more counts as that
 STEP = 0.002  # metres, for normals
 MIRROR = torch.tensor([-1.0, 1.0, 1.0])
@@ -111,7 +112,7 @@ CLUES = 1 + 3 * 3 + 2 * 9 + 6 + 8  # numbers of a point, see clues()
 
 
 class Relight(nn.Module):
-    """clues -> how the generator's colours change [N, 3]."""
+    """clues -> the logarithm of how much lighter than expected points are [N, 1]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,13 +120,14 @@ class Relight(nn.Module):
         self.register_buffer("spread", torch.ones(CLUES))
         self.layers = nn.Sequential(
             nn.Linear(CLUES, WIDTH), nn.SiLU(), nn.Dropout(0.1), nn.Linear(WIDTH, WIDTH), nn.SiLU(),
-            nn.Linear(WIDTH, 3),
+            nn.Linear(WIDTH, 1),
         )  # fmt: skip
 
-    def forward(self, told: Tensor, colour: Tensor) -> Tensor:
-        """Colours [N, 3] of points with such clues [N, CLUES] that the generator gives `colour`."""
+    def forward(self, told: Tensor, expected: Tensor) -> Tensor:
+        """Colours [N, 3] of points with such clues [N, CLUES] of which the rules expect others."""
         usual = ((told - self.mean) / self.spread).clamp(-FAR_OFF, FAR_OFF)
-        return (colour + MOST * torch.tanh(self.layers(usual) / MOST)).clamp(0, 1)
+        lighter = (MOST * torch.tanh(self.layers(usual) / MOST)).exp()
+        return ((expected + FLOOR) * lighter - FLOOR).clamp(0, 1)
 
 
 @lru_cache(maxsize=1)
@@ -145,4 +147,4 @@ def load_relight(path: Path = PATH) -> Relight:
 @torch.no_grad()
 def relit(known: Known) -> Tensor:
     """The colours [N, 3] that the points have, as far as one photo tells."""
-    return load_relight()(clues(known), known.colour)
+    return load_relight()(clues(known), known.expected)

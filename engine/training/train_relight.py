@@ -75,7 +75,7 @@ def loss(net: Relight, heads: list[Portrait], generator: torch.Generator) -> Ten
     for number in torch.randint(len(heads), (HEADS,), generator=generator).tolist():
         head = heads[number]
         which = torch.randint(len(head.truth), (PIXELS,), generator=generator)
-        made = net(head.told[which], head.colour[which])
+        made = net(head.told[which], head.expected[which])
         total = total + (head.error(made, which) + TOLERANCE).log().mean() / HEADS
     return total
 
@@ -85,7 +85,7 @@ def gains(net: Relight, heads: list[Portrait]) -> str:
     """dB over the generator and over the rules, with their standard errors."""
     net.eval()
     rows = [
-        [head.psnr(x) for x in (net(head.told, head.colour), head.colour, head.expected)]
+        [head.psnr(x) for x in (net(head.told, head.expected), head.colour, head.expected)]
         for head in heads
     ]
     net.train()
