@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -213,6 +214,7 @@ def test_what_methods_share_is_computed_once_a_portrait(monkeypatch):
     for start in (ws, ws.clone(), other):
         assert torch.equal(appearance.refine_latent(None, start, seen, 3), start + 3)
     assert calls[2:] == [("refine", 0), ("refine", 3), ("refine", 3)]
+    assert torch.equal(appearance.refine_latent(None, other, seen, 5), other + 5)
     assert once.spared >= 0
 
 
@@ -247,6 +249,21 @@ class TestRegions:
         seen = Ball().render(camera)
         depth = np.where(seen.alpha.numpy() > 0.5, seen.depth.numpy(), 0)
         return camera, regions.Drawn(np.zeros((512, 512, 4), np.uint8), depth > 0, depth)
+
+    def test_true_cameras_are_brought_to_a_head_of_another_size_and_place(self):
+        """They see its landmarks where they saw the true head's."""
+        marks = np.random.default_rng(0).normal(size=(84, 3)) * 0.08
+        space = SimpleNamespace(
+            vertices=lambda identity, expression: None, landmarks=lambda v: torch.from_numpy(marks)
+        )
+        truth = SimpleNamespace(landmarks=1.25 * marks[:, [2, 1, 0]] * [1, 1, -1] + [0.02, 0.1, 0])
+        shape = SimpleNamespace(identity=None, expression=None)
+        there, scale = regions.brought(space, shape, truth)
+        assert scale == pytest.approx(1.25)
+        camera = orbit(0.4, 0.1, 2.0, 0.3, (0, 0, 0), 128, 128)
+        seen, depth = there(camera).project(marks)
+        true, far = camera.project(truth.landmarks)
+        assert np.allclose(seen, true, atol=1e-6) and np.allclose(1.25 * depth, far)
 
     def test_the_front_is_visible_the_back_hidden_the_side_half(self):
         shares = {}

@@ -86,7 +86,7 @@ class Once:
 
     def refine_latent(self, generator, ws, seen, steps, *others, **named):
         """w+ moved to the photo, from which tunings start."""
-        key = ws, seen.canonical, seen.colour
+        key = ws, seen.canonical, seen.colour, torch.tensor(steps)
         if self._refined and all(map(torch.equal, key, self._refined[0])) and steps:
             self.spared += self._refined[2]
         else:
