@@ -19,12 +19,13 @@ from engine.inversion import appearance, compare, methods, reconstruct
 from engine.inversion.colours import Fitted
 from engine.inversion.quality import Quality
 from engine.inversion.reconstruct import encode_only
+from engine.inversion.shape import Shape
 from engine.jobs import compare_stages
 from engine.jobs.base import Context
 from engine.portrait.align import Aligned
 from engine.portrait.matte import Matte
 from engine.training import compare_page, compare_table, regions
-from engine.training.metrics import ssim, ssim_map
+from engine.training.metrics import brought, scale_of, ssim, ssim_map
 from engine.training.truth import View
 
 
@@ -257,11 +258,11 @@ class TestRegions:
             vertices=lambda identity, expression: None, landmarks=lambda v: torch.from_numpy(marks)
         )
         truth = SimpleNamespace(landmarks=1.25 * marks[:, [2, 1, 0]] * [1, 1, -1] + [0.02, 0.1, 0])
-        shape = SimpleNamespace(identity=None, expression=None)
-        there, scale = regions.brought(space, shape, truth)
-        assert scale == pytest.approx(1.25)
+        shape = Shape(*[None] * 6)
+        there = regions.to_true(space, shape, truth)
+        assert scale_of(there) == pytest.approx(1.25)
         camera = orbit(0.4, 0.1, 2.0, 0.3, (0, 0, 0), 128, 128)
-        seen, depth = there(camera).project(marks)
+        seen, depth = brought(camera, np.linalg.inv(there)).project(marks)
         true, far = camera.project(truth.landmarks)
         assert np.allclose(seen, true, atol=1e-6) and np.allclose(1.25 * depth, far)
 

@@ -60,7 +60,7 @@ def align_camera(
     points, weight = points_of(depth, camera)[inside], weight[inside]
     own = _detail(seen.image.permute(2, 0, 1)[None], alpha[None, None])[0, 0][inside]
     photo = _detail(picture * matte, matte)
-    marks = space.landmarks(space.vertices(shape.identity, shape.expression))
+    marks = shape.landmarks(space)
     trusted = 1 / spread.clamp(0.006, 0.05)
     size, usual = torch.tensor(STEP), torch.tensor(USUAL)
 

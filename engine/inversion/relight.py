@@ -26,7 +26,7 @@ from engine.errors import WeightsError
 from engine.fields.head import HeadField
 from engine.headspace.lattice import sample
 from engine.inversion.appearance import Seen
-from engine.inversion.unseen import FLOOR, LEAST_SEEN
+from engine.inversion.unseen import FLOOR, LEAST_SEEN, MIRROR
 
 PATH = Path(__file__).resolve().parents[1] / "weights" / "relight.safetensors"
 WIDTH = 48  # of the network's layers
@@ -35,7 +35,6 @@ SURE = 300  # pixels' weight of skin or hair, to go by their mean
 MOST = 0.7  # of the logarithm of how much lighter a point gets, or darker
 FAR_OFF = 3.0  # of a clue, in spreads, and in logarithms: more counts as that
 STEP = 0.002  # metres, for normals
-MIRROR = torch.tensor([-1.0, 1.0, 1.0])
 
 
 @dataclass

@@ -43,6 +43,10 @@ class Shape:
         named = {"identity": self.identity, "expression": self.expression}
         return {k: [round(float(x), 5) for x in v] for k, v in named.items()}
 
+    def landmarks(self, space: HeadSpace) -> Tensor:
+        """The head's 84 landmarks [84, 3], metres."""
+        return space.landmarks(space.vertices(self.identity, self.expression))
+
 
 def hair_mass(space: HeadSpace, shape: Shape) -> Tensor:
     """The distance of a shape's hair without its residual [1, d, d, d]."""

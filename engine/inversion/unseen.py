@@ -27,6 +27,7 @@ BROAD = 25  # times, for what holds for the whole head
 BELIEVED, ON_NECK = 0.7, 1.2  # of the broad difference, and of that on the neck
 HUE, HAIR_HUE = 0.8, 0.9  # of the photo's skin's hue on the neck, and of its hair's on hair
 LOCAL = 0.3  # of the difference that is left near the border
+MIRROR = torch.tensor([-1.0, 1.0, 1.0])  # to the other half of the head
 MIRRORED_HAIR = 0.25  # of the mirror image, where that is hair
 FLOOR = 0.04  # added before logarithms, so that black hair does not rule them
 LUMA = torch.tensor([0.299, 0.587, 0.114])
@@ -134,7 +135,7 @@ def continued(
         ratio = run_on(residual.clamp_min(darkest), weight, seen.canonical, points, bounds)
         out = out + share[:, None] * ((expected + FLOOR) * ratio.exp() - FLOOR - expected)
     # The other half of the head, where that is seen.
-    belief, nearest = seen.near(points * torch.tensor([-1.0, 1.0, 1.0]))
+    belief, nearest = seen.near(points * MIRROR)
     alike = (1 - 2 * (covered - seen_covered[nearest]).abs()).clamp_min(0)
     light = (expected + FLOOR) / (toned[nearest] + FLOOR)
     mirrored = seen.colour[nearest] * light.clamp(0.5, 2).sqrt()

@@ -38,16 +38,16 @@ from engine.portrait.align import align
 from engine.training.evaluate import digest
 from engine.training.heads.dataset import HELD_OUT
 from engine.training.heads.pack import Pack
-from engine.training.metrics import spread
+from engine.training.metrics import brought, scale_of, spread
 from engine.training.prior_data import kept_mean
 from engine.training.regions import (
     GREY,
     REGIONS,
     YAWS,
     Case,
-    brought,
     case,
     compare_regions,
+    to_true,
 )
 from engine.training.truth import PORTRAIT, Truths
 
@@ -116,10 +116,11 @@ def compare(made: Reconstruction, given: Case) -> tuple[list[dict], np.ndarray]:
     """A head's figures: [{yaw, region: {figure: value}}], a view each, and the views, true above
     made, uint8."""
     model = _state["model"]
-    there, scale = brought(model.space, made.shape, given.truth)
+    there = to_true(model.space, made.shape, given.truth)
+    scale, back = scale_of(there), np.linalg.inv(there)
     rows, columns = [], []
     for yaw, true, visible in zip(YAWS, given.truth.views, given.visible, strict=True):
-        seen = made.field.render(there(true.camera))
+        seen = made.field.render(brought(true.camera, back))
         image = (seen.image + (1 - seen.alpha[..., None]) * GREY).numpy()
         depth = seen.depth.numpy() * scale
         rows.append({"yaw": yaw} | compare_regions(

@@ -43,16 +43,19 @@ from engine.training.heads.pack import Pack
 from engine.training.heads.views import FRONTAL_TARGETS
 from engine.training.metrics import (
     angle_between,
+    brought,
     depth_normals,
     landmark_error,
     looking_at,
     mask_box,
+    moved,
     normal_error,
-    similarity,
+    scale_of,
     spread,
     ssim,
 )
 from engine.training.prior_data import kept_mean
+from engine.training.regions import GREY, on_grey, to_true
 from engine.training.truth import PORTRAIT, Truth, Truths, View
 
 BALANCED = PRESETS["balanced"]
@@ -69,7 +72,6 @@ VARIANTS = {
 }
 USUAL = ("encoder", INSTANT, "fast", "w+", "pivotal", "balanced")
 FRONTAL = 45.0  # degrees of yaw
-GREY = 0.5
 CHUNK = 16  # heads whose features are kept together
 JUMP = 0.015  # metres between a pixel's neighbours: an edge of the true face, which has no normal
 # What the figures depend on.
@@ -97,8 +99,7 @@ def compare_view(true: View, camera: Camera, made: Reconstruction, scale: float)
     seen = made.field.render(camera)
     alpha = seen.alpha.numpy()
     image = (seen.image + (1 - seen.alpha[..., None]) * GREY).numpy()
-    solid = true.alpha[..., None]
-    picture = np.where(true.beyond[..., None], GREY, true.rgb * solid + GREY * (1 - solid))
+    picture = on_grey(true)
     mine = (alpha > 0.5) & ~true.beyond
     box = mask_box(true.head)
     inside = ~true.beyond[box]
@@ -144,24 +145,20 @@ def compare(made: Reconstruction, truth: Truth, aligned: Aligned) -> tuple[dict,
     photo_psnr (dB): the made head in the portrait itself at 128 x 128, over the true head's pixels.
     """
     space = _state["model"].space
-    vertices = space.vertices(made.shape.identity, made.shape.expression)
-    marks = space.landmarks(vertices).numpy().astype(float)
-    to_true = similarity(marks, truth.landmarks)
-    scale = float(np.cbrt(np.linalg.det(to_true[:3, :3])))
-    back = np.linalg.inv(to_true)
+    marks = made.shape.landmarks(space).numpy().astype(float)
+    there = to_true(space, made.shape, truth)
+    scale, back = scale_of(there), np.linalg.inv(there)
     rows, views = [], []
     for true in truth.views:
-        pose = back @ true.camera.cam2world
-        pose[:3, :3] *= scale
-        views.append(compare_view(true, replace(true.camera, cam2world=pose), made, scale))
+        views.append(compare_view(true, brought(true.camera, back), made, scale))
         rows.append(np.concatenate([views[-1].pop("picture"), views[-1].pop("image")]))
     near = [v for v in views if abs(v["yaw"]) <= FRONTAL]
     off = np.concatenate([v["face_depth"] for v in near] or [[]])
     turned = np.concatenate([v["face_normal"] for v in near] or [[]])
     camera = truth.camera.transformed_image(aligned.to_crop, PORTRAIT, PORTRAIT)
-    estimated = to_true[:3, :3] / scale @ looking_at(made.camera, back[:3, 3])
+    estimated = there[:3, :3] / scale @ looking_at(made.camera, back[:3, 3])
     figures = {
-        "landmarks_3d": landmark_error(_moved(to_true, marks), truth.landmarks),
+        "landmarks_3d": landmark_error(moved(there, marks), truth.landmarks),
         "landmarks_2d": landmark_error(
             made.camera.resized(PORTRAIT, PORTRAIT).project(marks)[0],
             camera.project(truth.landmarks)[0],
@@ -175,10 +172,6 @@ def compare(made: Reconstruction, truth: Truth, aligned: Aligned) -> tuple[dict,
     }
     picture = (np.concatenate(rows, 1).clip(0, 1) * 255).astype(np.uint8)
     return figures, picture
-
-
-def _moved(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    return points @ matrix[:3, :3].T + matrix[:3, 3]
 
 
 def _photo_psnr(made: Reconstruction, truth: Truth, aligned: Aligned) -> float:

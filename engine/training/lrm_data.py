@@ -110,7 +110,7 @@ class Reader:
     ) -> dict[str, np.ndarray]:  # fmt: skip
         shard, prep, i = batch.heads[k]
         space, bounds = self.model.space, self.model.space.bounds
-        marks = space.landmarks(space.vertices(shape.identity, shape.expression)).numpy()
+        marks = shape.landmarks(space).numpy()
         to_perceived = similarity(shard["landmarks"][i].astype(float), marks.astype(float))
         picked = [*range(FRONTAL_TARGETS)]
         picked += sorted(rng.permutation(np.arange(FRONTAL_TARGETS, TARGETS))[: KEPT - len(picked)])

@@ -6,6 +6,8 @@ jobs' reports use too.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy import linalg, ndimage
 from scipy.spatial.distance import cdist
@@ -68,6 +70,24 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return out
 
 
+def scale_of(matrix: np.ndarray) -> float:
+    """How much larger a similarity [4, 4] makes what it moves."""
+    return float(np.cbrt(np.linalg.det(matrix[:3, :3])))
+
+
+def moved(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points [N, 3] by a matrix [4, 4]."""
+    return points @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def brought(camera: Camera, matrix: np.ndarray) -> Camera:
+    """A camera moved by a similarity [4, 4]: it sees what is moved with it as before. Its axes keep
+    their length, so depths are in the new world's metres."""
+    pose = matrix @ camera.cam2world
+    pose[:3, :3] /= scale_of(matrix)
+    return replace(camera, cam2world=pose)
+
+
 def landmark_error(points: np.ndarray, true: np.ndarray) -> float:
     """Mean distance of the 68 usual landmarks [>= 68, 2 or 3], in percent of the distance between
     the true outer corners of the eyes."""
@@ -78,7 +98,7 @@ def landmark_error(points: np.ndarray, true: np.ndarray) -> float:
 def looking_at(camera: Camera, point: np.ndarray) -> np.ndarray:
     """The camera's axes [3, 3] in the world once it is turned, the short way, to look at a point
     in front of it: direction and roll of a view whatever its focal length and crop."""
-    axes = camera.cam2world[:3, :3] / np.cbrt(np.linalg.det(camera.cam2world[:3, :3]))
+    axes = camera.cam2world[:3, :3] / scale_of(camera.cam2world)
     ray = axes.T @ (np.asarray(point, float) - camera.position)
     ray /= np.linalg.norm(ray)
     axis = np.cross([0.0, 0.0, 1.0], ray)

@@ -7,8 +7,7 @@ both depth maps, is not behind anything (garment, glasses, another part of the h
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -92,21 +91,10 @@ def case(truths: Truths, seed: int, yaw: float, material: int | None = None) -> 
     return Case(yaw, truth, [seen_by(view, camera, portrait) for view in truth.views])
 
 
-def brought(
-    space: HeadSpace, shape: Shape, truth: Truth
-) -> tuple[Callable[[Camera], Camera], float]:
-    """One portrait leaves size, distance and origin open: what brings a true head's cameras to a
-    made head of a shape, by a similarity on the landmarks, and how much larger the true one is."""
-    marks = space.landmarks(space.vertices(shape.identity, shape.expression)).numpy().astype(float)
-    to_true = similarity(marks, truth.landmarks)
-    scale, back = float(np.cbrt(np.linalg.det(to_true[:3, :3]))), np.linalg.inv(to_true)
-
-    def camera(true: Camera) -> Camera:
-        pose = back @ true.cam2world
-        pose[:3, :3] *= scale
-        return replace(true, cam2world=pose)
-
-    return camera, scale
+def to_true(space: HeadSpace, shape: Shape, truth: Truth) -> np.ndarray:
+    """One portrait leaves size, distance and origin open: the similarity [4, 4], by the landmarks,
+    that brings a made head of a shape to the true one."""
+    return similarity(shape.landmarks(space).numpy().astype(float), truth.landmarks)
 
 
 def on_grey(true: View) -> np.ndarray:

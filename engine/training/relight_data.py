@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields, replace
 from multiprocessing import get_context
@@ -31,7 +31,6 @@ import torch
 from torch import Tensor
 
 from engine import device
-from engine.cameras import Camera
 from engine.checkpoints.default import load_default
 from engine.errors import ReconstructionError
 from engine.fields.head import HeadField
@@ -44,9 +43,11 @@ from engine.inversion.relight import Known
 from engine.inversion.warp import points_of
 from engine.portrait.align import align
 from engine.training.heads.build import head_rng
+from engine.training.heads.dataset import write_shard
 from engine.training.heads.pack import Pack
+from engine.training.metrics import brought
 from engine.training.prior_data import kept_mean
-from engine.training.regions import GREY, Case, brought, case, on_grey
+from engine.training.regions import GREY, Case, case, on_grey, to_true
 from engine.training.truth import PORTRAIT, Truths
 
 YAWS, JITTER = (0, 20, -20, 45, -45), 6  # degrees
@@ -55,13 +56,13 @@ _state: dict = {}
 
 
 def hidden_pixels(
-    field: HeadField, there: Callable[[Camera], Camera], given: Case
+    field: HeadField, there: np.ndarray, given: Case
 ) -> dict[str, np.ndarray]:
     """Of all views: places [N, 3] of hidden pixels on the field's surface, truth, view, missed,
-    count, see the top of this file."""
+    count, see the top of this file. there [4, 4]: the similarity from the true head to it."""
     places, truth, view, missed, count = [], [], [], [], []
     for k, (true, visible) in enumerate(zip(given.truth.views, given.visible, strict=True)):
-        camera, picture = there(true.camera), on_grey(true)
+        camera, picture = brought(true.camera, there), on_grey(true)
         seen = field.render(camera)
         mine = (seen.alpha.numpy() > 0.5) & ~true.beyond
         hidden = true.head & ~visible
@@ -95,8 +96,8 @@ def inverted(seed: int, material: int) -> dict[str, np.ndarray]:
         model.generator, head.ws, seen, steps.latent, compute, hair=head.hair
     )
     planes = colours.planes_of(model.generator, ws, head.hair, compute)
-    there, _ = brought(model.space, head.shape, given.truth)
-    out = hidden_pixels(head.field, there, given)
+    there = to_true(model.space, head.shape, given.truth)
+    out = hidden_pixels(head.field, np.linalg.inv(there), given)
     places = out.pop("places")
     points = places + sample(head.field.warp, places, head.field.bounds)
     return out | to_arrays(colours.known_of(model, head, planes, seen, points))
@@ -145,9 +146,7 @@ def make(path: Path, material: int) -> str:
         arrays = inverted(int(path.stem), material)
     except ReconstructionError as error:
         return f"{path.name}: {error}"
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez(temporary, **arrays)
-    temporary.replace(path)
+    write_shard(path, arrays)
     return f"{path.name}: {len(arrays['truth'])} pixels, {time.process_time() - begun:.1f} cpu-s"
 
 

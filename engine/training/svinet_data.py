@@ -33,7 +33,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -59,7 +59,7 @@ from engine.training.heads.pack import Pack
 from engine.training.heads.scene import Scene
 from engine.training.heads.studio_light import studio_light
 from engine.training.heads.views import distance, input_camera
-from engine.training.metrics import similarity
+from engine.training.metrics import brought, similarity
 from engine.training.prior_data import kept_mean
 from engine.training.truth import PORTRAIT, Truths
 
@@ -201,16 +201,13 @@ class Truthful:
     """What a person's true head shows on the surface of a field that was made of its portrait."""
 
     def __init__(self, person: Person, made: Reconstruction, space) -> None:
-        marks = space.landmarks(space.vertices(made.shape.identity, made.shape.expression))
-        self.to_true = similarity(marks.numpy().astype(float), person.landmarks)
-        self.scale = float(np.cbrt(np.linalg.det(self.to_true[:3, :3])))
+        marks = made.shape.landmarks(space).numpy().astype(float)
+        self.to_true = similarity(marks, person.landmarks)
         self.person, self.field = person, made.field
 
     def __call__(self, camera: Camera, depth: Tensor, alpha: Tensor) -> Tensor:
         """Colour and 1 where it is known [h, w, 4] of the field's view from a camera."""
-        pose = self.to_true @ camera.cam2world
-        pose[:3, :3] /= self.scale
-        there = replace(camera, cam2world=pose).resized(LOOK, LOOK)
+        there = brought(camera, self.to_true).resized(LOOK, LOOK)
         look = self.person.look(there)
         solid = (alpha > 0.5) & (depth > 0)
         points = warp.points_of(depth, camera)[solid]
