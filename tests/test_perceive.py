@@ -171,7 +171,7 @@ def test_a_landmark_far_off_pulls_no_further(space):
 
 
 def test_weights_without_a_last_step_change_nothing(space, net):
-    old = {k: v for k, v in net.state_dict().items() if not k.startswith("refine.")}
+    old = {k: v for k, v in net.state_dict().items() if not k.startswith(("refine.", "second."))}
     fresh = PerceptionNet(len(space.identity), len(space.expression), space.styles)
     fresh.load_state_dict(old)
     _, seen = noisy(space, 2)

@@ -1,7 +1,8 @@
 """What our own small network sees in an aligned portrait: classes, landmarks, shape, pose.
 
 Trained on synthetic heads only (engine/training/train_perception.py). One residual U-Net trunk,
-several heads.
+several heads; a second trunk, trained later on more varied heads (training/train_numbers.py),
+says the numbers better.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ class Block(nn.Module):
         return F.silu(y + self.skip(F.avg_pool2d(x, 2) if self.stride == 2 else x))
 
 
-class PerceptionNet(nn.Module):
-    """[B, 3, 128, 128] in -1..1 -> Perception."""
+class Trunk(nn.Module):
+    """The part of PerceptionNet that says the numbers: identity, expression, hair and pose."""
 
     WIDTHS = (16, 32, 64, 112, 160, 224)  # at 128, 64, 32, 16, 8, 4
 
@@ -59,15 +60,9 @@ class PerceptionNet(nn.Module):
         w = self.WIDTHS
         self.stem = nn.Conv2d(3, w[0], 3, 1, 1)
         self.down = nn.ModuleList(Block(i, o, 2) for i, o in zip(w, w[1:]))
-        self.up = nn.ModuleList(Block(i + o, o) for o, i in zip(w[1:-1], w[2:]))  # 64 .. 8
-        self.squeeze = nn.Conv2d(w[0] + w[1], w[0], 1)
-        self.final = nn.Conv2d(w[0], w[0], 3, 1, 1)
-        self.to_classes = nn.Conv2d(w[0], len(CLASSES), 1)
-        self.to_heat = nn.Conv2d(w[1], 84, 1)
         self.mix = nn.Linear(w[-1] * 16, 384)
         self.sizes = (identity, expression, styles, 6)
         self.to_numbers = nn.Linear(384, sum(self.sizes))
-        self.refine = Refine(84 * 2, (identity, expression, 6))
 
     def encode(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """The trunk: features at 128, 64 ... 4, and all numbers [B, sum(sizes)]."""
@@ -75,6 +70,22 @@ class PerceptionNet(nn.Module):
         for block in self.down:
             stack.append(block(stack[-1]))
         return stack, self.to_numbers(F.silu(self.mix(stack[-1].flatten(1)))).float()
+
+
+class PerceptionNet(Trunk):
+    """[B, 3, 128, 128] in -1..1 -> Perception. second: a trunk whose numbers count instead of its
+    own (of the hair, the mean of both), None for none."""
+
+    def __init__(self, identity: int = 64, expression: int = 20, styles: int = 11) -> None:
+        super().__init__(identity, expression, styles)
+        w = self.WIDTHS
+        self.up = nn.ModuleList(Block(i + o, o) for o, i in zip(w[1:-1], w[2:]))  # 64 .. 8
+        self.squeeze = nn.Conv2d(w[0] + w[1], w[0], 1)
+        self.final = nn.Conv2d(w[0], w[0], 3, 1, 1)
+        self.to_classes = nn.Conv2d(w[0], len(CLASSES), 1)
+        self.to_heat = nn.Conv2d(w[1], 84, 1)
+        self.refine = Refine(84 * 2, (identity, expression, 6))
+        self.second: Trunk | None = None
 
     def decode(self, stack: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """The trunk's features to classes, landmarks and their spread."""
@@ -90,7 +101,12 @@ class PerceptionNet(nn.Module):
 
     def forward(self, x: Tensor) -> Perception:
         stack, numbers = self.encode(x)
-        return Perception(*self.decode(stack), *numbers.split(self.sizes, 1))
+        said = list(numbers.split(self.sizes, 1))
+        if self.second is not None:
+            identity, expression, hair, pose = self.second.encode(x)[1].split(self.sizes, 1)
+            # Hair that is of no style is where both guess, and a guess of both is the safer one.
+            said = [identity, expression, (hair + said[2]) / 2, pose]
+        return Perception(*self.decode(stack), *said)
 
 
 class Refine(nn.Linear):

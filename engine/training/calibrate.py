@@ -19,7 +19,7 @@ from torch import Tensor
 
 from engine.headspace.space import HeadSpace
 from engine.inversion.perceive import features, look
-from engine.portrait.perception import PerceptionNet
+from engine.portrait.perception import PerceptionNet, Refine
 from engine.training.data import Shards, portraits
 from engine.training.train_perception import Losses
 
@@ -60,16 +60,22 @@ def calibrate(net: PerceptionNet, losses: Losses, train: Shards, count: int, see
                 1,
             )
         )
-    x, y = torch.cat(inputs), torch.cat(lacking)
+    correct(net.refine, torch.cat(inputs), torch.cat(lacking), RIDGE)
+
+
+@torch.no_grad()
+def correct(refine: Refine, x: Tensor, y: Tensor, penalty: float) -> None:
+    """Sets the correction from features [N, X] (see inversion.perceive) and what the numbers lack
+    there [N, Y]."""
     sizes = torch.ones(x.shape[1])
     sizes[: 84 * 2], sizes[-6:] = APART, POSE
-    weight, bias = ridge(x, y, sizes, RIDGE)
-    net.refine.weight.copy_(weight)
-    net.refine.bias.copy_(bias)
+    weight, bias = ridge(x, y, sizes, penalty)
+    refine.weight.copy_(weight)
+    refine.bias.copy_(bias)
     left = (y - x @ weight.T - bias).double()
     # The regression knows these very pictures: others are a little more off.
     spare = len(x) / max(1, len(x) - x.shape[1] - 1)
-    net.refine.error.copy_(torch.linalg.cholesky(left.T @ left / len(x) * spare))
+    refine.error.copy_(torch.linalg.cholesky(left.T @ left / len(x) * spare))
 
 
 def main(argv: list[str] | None = None) -> None:

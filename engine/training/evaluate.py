@@ -78,7 +78,8 @@ JUMP = 0.015  # metres between a pixel's neighbours: an edge of the true face, w
 CODE = ("cameras.py", "checkpoints/default.py", "checkpoints/instant.py", "fields/*.py",
         "headspace/*.py", "inversion/*.py", "networks/*.py", "portrait/*.py", "sampling/*.py",
         "systems/head/*.py", "systems/lrm/head.py", "systems/lrm/lift.py", "training/*.py",
-        "training/heads/*.py", "weights/instant.safetensors")  # fmt: skip
+        "training/heads/*.py", "weights/instant.safetensors",
+        "weights/numbers.safetensors")  # fmt: skip
 _state: dict = {}
 
 
@@ -273,6 +274,7 @@ def sheet(work: Path, variant: str, seeds: list[int], path: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=64, help="held-out heads")
+    parser.add_argument("--first", type=int, default=HELD_OUT, help="seed of the first of them")
     parser.add_argument("--variants", nargs="*", default=list(USUAL), choices=list(VARIANTS))
     parser.add_argument("--samples", type=int, default=256, help="heads from seeds; 0 for none")
     parser.add_argument("--workers", type=int, default=1)
@@ -291,7 +293,7 @@ def main(argv: list[str] | None = None) -> None:
     out = {"made_by": made_by, "held_out": {}}
     with ProcessPoolExecutor(args.workers, get_context("spawn"), start, settings) as pool:
         # A head's variants follow each other: its truth is made once.
-        seeds = range(HELD_OUT, HELD_OUT + args.count)
+        seeds = range(args.first, args.first + args.count)
         jobs = [(v, s) for s in seeds for v in args.variants]
         rows: dict[str, list[dict]] = {v: [] for v in args.variants}
         chunk = max(1, len(args.variants))

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from engine.headspace.mirror import mirror_of
 from engine.headspace.space import HeadSpace
-from engine.inversion import pose as poses
+from engine.inversion.perceive import project
 from engine.portrait.perception import Perception, PerceptionNet
 from engine.training.data import SIZE, Portraits, Shards, portraits
 from engine.training.loop import Run
@@ -44,7 +44,6 @@ class Losses:
         for name in ("identity", "expression"):
             basis = (getattr(space, name) * weight * 1e3).flatten(1)
             self.gram[name] = basis @ basis.T / space.mean.shape[0]
-        self.solid = space.fixed_landmarks()
 
     def truth(self, batch: Portraits) -> dict[str, Tensor]:
         """identity, expression and hair [B, ...] of a batch, mirrored where its pictures are."""
@@ -68,16 +67,28 @@ class Losses:
         # Laplace likelihood trains the spread alone: it tells the fit which points to trust.
         s = got.spread
         out["spread"] = ((error.detach() / s + 2 * s.log()) * inside[:n]).mean()
-        for name in ("identity", "expression"):
-            d = getattr(got, name) - truth[name]
+        numbers = got.identity, got.expression, got.hair, got.pose
+        return out | self.of_numbers(numbers, truth, batch.pose, batch.landmarks, inside)
+
+    def of_numbers(
+        self,
+        got: tuple[Tensor, ...],
+        truth: dict[str, Tensor],
+        pose: Tensor,
+        landmarks: Tensor,
+        inside: Tensor,
+    ) -> dict[str, Tensor]:
+        """Of identity, expression, hair and pose [B, ...] alone; truth: as from truth(); pose
+        [B, 6], landmarks [B, 84, 2] and which of those count [B, 84]: the pictures' own."""
+        identity, expression, hair, seen = got
+        out = {}
+        for name, value in (("identity", identity), ("expression", expression)):
+            d = value - truth[name]
             out[name] = ((d @ self.gram[name]) * d).sum(-1).clamp_min(1e-6).sqrt().mean()
-        out["hair"] = F.cross_entropy(got.hair, truth["hair"])
-        out["pose"] = ((got.pose - batch.pose).abs() / POSE_SCALE).mean()
+        out["hair"] = F.cross_entropy(hair, truth["hair"])
+        out["pose"] = ((seen - pose).abs() / POSE_SCALE).mean()
         # Head and camera must fit together: an error of one can be undone by the other.
-        rest, identity, expression = self.solid
-        solid = rest + torch.einsum("bk,lck->blc", got.identity, identity)
-        solid = solid + torch.einsum("bk,lck->blc", got.expression, expression)
-        apart = (poses.project(solid, got.pose) - batch.landmarks).abs().sum(-1)
+        apart = (project(self.space, identity, expression, seen) - landmarks).abs().sum(-1)
         out["together"] = (apart * inside).sum() / inside.sum().clamp_min(1)
         return out
 

@@ -112,15 +112,22 @@ class Truths:
     def canonical(self, skin: np.ndarray, neutral: np.ndarray) -> torch.Tensor:
         """The lattice that brings points of a head with these vertices (metres) to canonical
         space, see prepare.to_canonical."""
+        fits = self.coefficients(skin, neutral)
+        return lattice.blur(self._spread(self.space.displacement(*fits)))
+
+    def coefficients(
+        self, skin: np.ndarray, neutral: np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Identity [Ki] and expression [Ke] of a head with these vertices (metres)."""
         still = self._bind(neutral)
-        fits = (
+        identity, expression = (
             torch.from_numpy(coefficients(basis.numpy(), self._weight, d[None])[0]).float()
             for basis, d in (
                 (self.space.identity, still),
                 (self.space.expression, self._bind(skin) - still),
             )
         )
-        return lattice.blur(self._spread(self.space.displacement(*fits)))
+        return identity, expression
 
     def _views(self, shard: dict[str, np.ndarray]) -> list[View]:
         skin, neutral = (shard[k][0] * np.float32(SKIN_UNIT) for k in ("skin", "neutral"))
