@@ -67,6 +67,16 @@ def studio(pack):
 
 
 @pytest.fixture(scope="session")
+def pictures():
+    """Two pictures [2, 3, 128, 128] of soft noise in -1..1."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(2, 3, 8, 8, generator=generator) * 2 - 1
+    return torch.nn.functional.interpolate(coarse, (128, 128), mode="bilinear")
+
+
+@pytest.fixture(scope="session")
 def blender_installer() -> ModuleType:
     """The module of Blender's own extension installer, loaded without starting Blender."""
     blender = Path(importlib.util.find_spec("bpy").origin).parent

@@ -36,7 +36,7 @@ from engine.surface.metrics import iou, psnr
 from engine.systems.lrm.head import HeadLrm, HeadLrmConfig, likely
 from engine.systems.lrm.lift import SIZE, VIEWS, lift, mirrored, surface
 from engine.training import lrm_data, train_lrm
-from engine.training.metrics import similarity
+from engine.training.metrics import brought, similarity
 
 TINY = HeadLrmConfig(width=32, layers=1, heads=2, features=4, decoder_width=16)
 MEGABYTES = 15
@@ -250,17 +250,12 @@ def test_a_held_out_head_from_the_front_and_aside():
     """PSNR and outline in two frontal views and one from the side, after the similarity of the
     landmarks; a grey head would have 15 dB here."""
     truth, model, head = held_out(), load_default(), made()
-    marks = model.space.landmarks(
-        model.space.vertices(head.shape.identity, head.shape.expression)
-    ).numpy()
-    to_true = similarity(marks.astype(float), truth["landmarks"].astype(float))
-    scale, back = float(np.cbrt(np.linalg.det(to_true[:3, :3]))), np.linalg.inv(to_true)
+    marks = head.shape.landmarks(model.space).numpy().astype(float)
+    back = np.linalg.inv(similarity(marks, truth["landmarks"].astype(float)))
     found = []
     for k in range(3):
         camera = cameras.from_eg3d(truth["camera"][k], 128, 128)
-        pose = back @ camera.cam2world
-        pose[:3, :3] *= scale
-        seen = head.field.render(replace(camera, cam2world=pose))
+        seen = head.field.render(brought(camera, back))
         inside = truth["head"][k]
         alpha = seen.alpha.numpy()
         image = (seen.image + (1 - seen.alpha[..., None]) * 0.5).numpy()

@@ -17,15 +17,9 @@ from engine.headspace.mirror import mirror_landmarks, mirror_of, mirror_pose
 from engine.portrait.perception import PerceptionNet, Trunk
 from engine.training import numbers_data, train_numbers
 from engine.training.heads.build import build_head
+from engine.training.heads.dataset import hair_index
 from engine.training.train_numbers import Pictures, trunk_of
 from engine.training.train_perception import Losses
-
-
-@pytest.fixture(scope="module")
-def pictures() -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(2, 3, 8, 8, generator=generator) * 2 - 1
-    return torch.nn.functional.interpolate(coarse, (128, 128), mode="bilinear")
 
 
 def shard(path, seed: int, count: int = 8) -> None:
@@ -157,7 +151,7 @@ def test_a_heads_pictures_know_their_head(heads_pack, pack):
 
     model = load_default()
     truths = Truths(model.space, pack, template_mean(pack, 20))
-    numbers_data._state.update(space=model.space, truths=truths)
+    numbers_data._state.update(losses=Losses(model.space), truths=truths)
     bad, clean = numbers_data.pictures_of(800_003, None)
     assert bad["picture"].shape == (3, 3, 128, 128) and clean["picture"].shape[0] == 1
     assert clean["clean"].all() and not bad["clean"].any()
@@ -171,7 +165,7 @@ def test_a_heads_pictures_know_their_head(heads_pack, pack):
     )
     # The truth's own landmarks lie where its coefficients and pose put them.
     assert found["pose"] == 0 and found["hair"] < 1e-3 and found["together"] < 0.02
-    style = numbers_data.style_of(pack, build_head(pack, 800_003).params)
+    style = hair_index(build_head(pack, 800_003).params, pack.hairs)
     assert int(clean["hair"][0]) == style
     assert all(int(h) in (style, int(mirror_of(model.space).hair[style])) for h in bad["hair"])
 

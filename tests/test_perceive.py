@@ -37,13 +37,6 @@ def net() -> PerceptionNet:
     return load_default().perception
 
 
-@pytest.fixture(scope="module")
-def pictures() -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(2, 3, 8, 8, generator=generator) * 2 - 1
-    return torch.nn.functional.interpolate(coarse, (128, 128), mode="bilinear")
-
-
 def head(space: HeadSpace, seed: int, size: float = 0.8) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return (

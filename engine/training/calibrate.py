@@ -10,6 +10,7 @@ minute of one core.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,29 +39,32 @@ def ridge(x: Tensor, y: Tensor, sizes: Tensor, penalty: float) -> tuple[Tensor, 
     return weight, mean_y - weight @ mean_x
 
 
-@torch.no_grad()
-def calibrate(net: PerceptionNet, losses: Losses, train: Shards, count: int, seed: int = 5) -> None:
-    """Sets net.refine from `count` degraded training pictures: the correction by ridge regression,
-    and the covariance of what it leaves."""
-    space, rng = losses.space, np.random.default_rng(seed)
-    inputs, lacking = [], []
+def pictures(
+    losses: Losses, train: Shards, count: int, seed: int = 5
+) -> Iterator[dict[str, Tensor]]:
+    """Batches of `count` degraded training pictures in all: picture [B, 3, 128, 128] in -1..1 and
+    its true identity, expression and pose."""
+    rng = np.random.default_rng(seed)
     for _ in range(0, count, 20):
         batch = portraits(train, 20, rng, mirror=True)
+        yield losses.truth(batch) | {"picture": batch.picture, "pose": batch.pose}
+
+
+@torch.no_grad()
+def calibrate(
+    net: PerceptionNet, space: HeadSpace, batches: Iterable[dict[str, Tensor]], penalty: float
+) -> None:
+    """Sets net.refine from pictures with their truth (see `pictures`): the correction by ridge
+    regression, and the covariance of what it leaves."""
+    inputs, lacking = [], []
+    for batch in batches:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            seen = look(space, net, batch.picture.contiguous(memory_format=torch.channels_last))
-        truth = losses.truth(batch)
+            picture = batch["picture"].contiguous(memory_format=torch.channels_last)
+            seen = look(space, net, picture)
         inputs.append(features(space, seen))
-        lacking.append(
-            torch.cat(
-                [
-                    truth["identity"] - seen.identity,
-                    truth["expression"] - seen.expression,
-                    batch.pose - seen.pose,
-                ],
-                1,
-            )
-        )
-    correct(net.refine, torch.cat(inputs), torch.cat(lacking), RIDGE)
+        names = ("identity", "expression", "pose")
+        lacking.append(torch.cat([batch[name] - getattr(seen, name) for name in names], 1))
+    correct(net.refine, torch.cat(inputs), torch.cat(lacking), penalty)
 
 
 @torch.no_grad()
@@ -88,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     net = PerceptionNet(space.identity.shape[0], space.expression.shape[0], space.styles)
     net.load_state_dict(load_file(args.weights))
     net = net.to(memory_format=torch.channels_last).eval()
-    calibrate(net, Losses(space), Shards(args.heads), args.count)
+    calibrate(net, space, pictures(Losses(space), Shards(args.heads), args.count), RIDGE)
     temporary = args.out.with_suffix(".tmp")
     save_file({k: v.half().contiguous() for k, v in net.state_dict().items()}, temporary)
     temporary.replace(args.out)

@@ -36,9 +36,8 @@ from engine.training.data import _background
 from engine.training.degrade import degrade
 from engine.training.heads.dataset import HELD_OUT
 from engine.training.heads.pack import Pack
-from engine.training.metrics import angle_between, landmark_error, looking_at, moved, scale_of
+from engine.training.metrics import camera_error, landmark_error, moved, similarity
 from engine.training.prior_data import template_mean
-from engine.training.regions import to_true
 from engine.training.truth import Truth, Truths
 
 FIRST = HELD_OUT + 60  # the first ones are evaluate.py's; from + 100 on they are of material 2
@@ -163,10 +162,8 @@ def errors(
     """How far a head is off: landmarks_3d (%), camera (degrees), see evaluate.compare; colour: rms
     in 0..1 of the field through its camera against the unspoilt crop, over the true face."""
     marks = made.shape.landmarks(model.space).numpy().astype(float)
-    there = to_true(model.space, made.shape, truth)
+    there = similarity(marks, truth.landmarks)
     camera = truth.camera.transformed_image(clean.to_crop, CROP, CROP)
-    back = np.linalg.inv(there)[:3, 3]
-    turned = there[:3, :3] / scale_of(there) @ looking_at(made.camera, back)
     hull = evidence.face_hull(camera.project(truth.landmarks[:68])[0] / CROP)
     size = len(hull)
     seen = made.field.render(made.camera.resized(size, size))
@@ -174,7 +171,7 @@ def errors(
     true = np.asarray(Image.fromarray(clean.crop).resize((size, size), Image.BOX)) / 255
     return {
         "landmarks": landmark_error(moved(there, marks), truth.landmarks),
-        "camera": angle_between(turned, looking_at(camera, np.zeros(3))),
+        "camera": camera_error(made.camera, camera, there),
         "colour": float(np.sqrt(((image - true)[hull] ** 2).mean())),
     }
 

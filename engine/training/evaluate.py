@@ -42,20 +42,20 @@ from engine.training.heads.dataset import HELD_OUT
 from engine.training.heads.pack import Pack
 from engine.training.heads.views import FRONTAL_TARGETS
 from engine.training.metrics import (
-    angle_between,
     brought,
+    camera_error,
     depth_normals,
     landmark_error,
-    looking_at,
     mask_box,
     moved,
     normal_error,
     scale_of,
+    similarity,
     spread,
     ssim,
 )
 from engine.training.prior_data import kept_mean
-from engine.training.regions import GREY, on_grey, to_true
+from engine.training.regions import GREY, on_grey
 from engine.training.truth import PORTRAIT, Truth, Truths, View
 
 BALANCED = PRESETS["balanced"]
@@ -147,7 +147,7 @@ def compare(made: Reconstruction, truth: Truth, aligned: Aligned) -> tuple[dict,
     """
     space = _state["model"].space
     marks = made.shape.landmarks(space).numpy().astype(float)
-    there = to_true(space, made.shape, truth)
+    there = similarity(marks, truth.landmarks)
     scale, back = scale_of(there), np.linalg.inv(there)
     rows, views = [], []
     for true in truth.views:
@@ -157,14 +157,13 @@ def compare(made: Reconstruction, truth: Truth, aligned: Aligned) -> tuple[dict,
     off = np.concatenate([v["face_depth"] for v in near] or [[]])
     turned = np.concatenate([v["face_normal"] for v in near] or [[]])
     camera = truth.camera.transformed_image(aligned.to_crop, PORTRAIT, PORTRAIT)
-    estimated = there[:3, :3] / scale @ looking_at(made.camera, back[:3, 3])
     figures = {
         "landmarks_3d": landmark_error(moved(there, marks), truth.landmarks),
         "landmarks_2d": landmark_error(
             made.camera.resized(PORTRAIT, PORTRAIT).project(marks)[0],
             camera.project(truth.landmarks)[0],
         ),
-        "camera": angle_between(estimated, looking_at(camera, np.zeros(3))),
+        "camera": camera_error(made.camera, camera, there),
         "face_depth_mean": float(off.mean()) if len(off) else np.nan,
         "face_depth_median": float(np.median(off)) if len(off) else np.nan,
         "face_normal": float(turned.mean()) if len(turned) else np.nan,

@@ -54,7 +54,7 @@ from engine.training.heads.views import (
     TARGETS,
     distance,
 )
-from engine.training.metrics import similarity
+from engine.training.metrics import moved, similarity
 from engine.training.prepare import surface_points
 from engine.training.train_appearance import HEAD_CLASSES
 
@@ -159,7 +159,7 @@ def _packed(points: Tensor) -> np.ndarray:
 
 
 def _moved(matrix: np.ndarray, points: np.ndarray) -> Tensor:
-    return torch.from_numpy((points @ matrix[:3, :3].T + matrix[:3, 3]).astype(np.float32))
+    return torch.from_numpy(moved(matrix, points).astype(np.float32))
 
 
 def _free(shard: dict, i: int, points: np.ndarray) -> np.ndarray:

@@ -113,6 +113,14 @@ def angle_between(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.degrees(2 * np.arcsin(min(1.0, chord))))
 
 
+def camera_error(made: Camera, true: Camera, there: np.ndarray) -> float:
+    """Degrees between a camera, brought by the similarity [4, 4] from its head to the true one, and
+    the true camera, both turned to look at the true head's origin."""
+    turned = there[:3, :3] / scale_of(there)
+    turned = turned @ looking_at(made, np.linalg.inv(there)[:3, 3])
+    return angle_between(turned, looking_at(true, np.zeros(3)))
+
+
 def depth_normals(
     depth: np.ndarray, mask: np.ndarray, intrinsics: np.ndarray, jump: float = np.inf
 ) -> tuple[np.ndarray, np.ndarray]:

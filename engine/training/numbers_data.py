@@ -25,18 +25,12 @@ import numpy as np
 import torch
 
 from engine.checkpoints.default import PATH, load_default
-from engine.headspace.mirror import mirror_of
 from engine.training.data import Portraits, portraits
-from engine.training.heads.build import Head, build_head, head_rng
-from engine.training.heads.dataset import INPUTS, write_shard
-from engine.training.heads.extras import material_of
-from engine.training.heads.lighting import random_light
+from engine.training.heads.build import head_rng
+from engine.training.heads.dataset import Lit, hair_index, inputs_of, lit_head, write_shard
 from engine.training.heads.pack import Pack
-from engine.training.heads.sampler import BALD
-from engine.training.heads.scene import Scene
-from engine.training.heads.studio_light import studio_light
-from engine.training.heads.views import input_camera
 from engine.training.prior_data import kept_mean
+from engine.training.train_perception import Losses
 from engine.training.truth import Truths
 
 HEADS = 20  # of a shard
@@ -46,44 +40,28 @@ _state: dict = {}
 
 
 class OneHead:
-    """One head's pictures, as `portraits` takes shards."""
+    """One head's pictures and truth, as `portraits` takes shards."""
 
-    def __init__(self, scene: Scene, head: Head, rng: np.random.Generator, material: int) -> None:
-        cameras = [input_camera(rng, material) for _ in range(INPUTS)]
-        views = [scene.view(camera, dressed=True) for camera in cameras]
-        marks = np.stack([c.project(head.landmarks)[0] for c in cameras])
-        self.shard = {
-            "input_rgba": np.stack([v.rgba for v in views])[None],
-            "input_class": np.stack([v.labels for v in views])[None],
-            "input_landmarks": marks[None].astype(np.float32),
-            "input_camera": np.stack([c.to_eg3d() for c in cameras])[None],
+    def __init__(self, lit: Lit, truths: Truths) -> None:
+        self.shard = {key: value[None] for key, value in inputs_of(lit).items()}
+        identity, expression = truths.coefficients(lit.head.skin, lit.head.neutral)
+        hair = hair_index(lit.head.params, truths.pack.hairs)
+        self.prep = {
+            "identity": identity.numpy()[None],
+            "expression": expression.numpy()[None],
+            "hair": np.array([hair], np.uint8),
         }
 
-    def pick(self, rng: np.random.Generator) -> tuple[dict, None, int]:
+    def pick(self, rng: np.random.Generator) -> tuple[dict, dict, int]:
         return self.at(0)
 
-    def at(self, index: int) -> tuple[dict, None, int]:
-        return self.shard, None, 0
+    def at(self, index: int) -> tuple[dict, dict, int]:
+        return self.shard, self.prep, 0
 
 
-def style_of(pack: Pack, params: dict) -> int:
-    """The index of a head's hair among the head space's hair weights."""
-    count, name = len(pack.hairs), params.get("hair", BALD)
-    if name == BALD:
-        return 2 * count
-    return pack.hairs.index(name) + count * bool(params["hair_warp"]["mirror"])
-
-
-def arrays_of(batch: Portraits, truth: dict[str, torch.Tensor], clean: bool) -> dict:
-    """Of one head's pictures, by the names at the top. truth: the head's own, unmirrored."""
-    mirror = mirror_of(_state["space"])
-    turned = {
-        "identity": truth["identity"] @ mirror.identity,
-        "expression": truth["expression"] @ mirror.expression,
-        "hair": mirror.hair[truth["hair"]],
-    }
-    of = [turned if m else truth for m in batch.mirrored]
-    out = {key: torch.stack([t[key] for t in of]).numpy() for key in turned}
+def arrays_of(batch: Portraits, clean: bool) -> dict:
+    """Of one head's pictures, by the names at the top."""
+    out = {key: value.numpy() for key, value in _state["losses"].truth(batch).items()}
     picture = ((batch.picture + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return out | {
         "hair": out["hair"].astype(np.uint8),
@@ -97,24 +75,18 @@ def arrays_of(batch: Portraits, truth: dict[str, torch.Tensor], clean: bool) -> 
 def pictures_of(seed: int, material: int | None) -> list[dict]:
     """Arrays of one head's bad and clean pictures. material: None for the seed's own."""
     truths: Truths = _state["truths"]
-    head, material = build_head(truths.pack, seed, material), material or material_of(seed)
-    rng = head_rng(seed, 1 if material == 1 else 3)
-    scene = Scene(truths.studio, head, random_light(rng) if material == 1 else studio_light(rng))
-    one = OneHead(scene, head, rng, material)
-    identity, expression = truths.coefficients(head.skin, head.neutral)
-    hair = torch.tensor(style_of(truths.pack, head.params))
-    truth = {"identity": identity, "expression": expression, "hair": hair}
+    one = OneHead(lit_head(truths.pack, truths.studio, seed, material), truths)
     rng = head_rng(seed, STREAM)
     bad = portraits(one, BAD, rng, mirror=True)
     clean = portraits(one, 1, rng, augment=False, indices=[0])
-    return [arrays_of(bad, truth, False), arrays_of(clean, truth, True)]
+    return [arrays_of(bad, False), arrays_of(clean, True)]
 
 
 def start(weights: Path, pack_path: str | None, mean: np.ndarray) -> None:
     """Of a worker."""
     torch.set_num_threads(1)
     space = load_default(weights).space
-    _state.update(space=space, truths=Truths(space, Pack(pack_path), mean))
+    _state.update(losses=Losses(space), truths=Truths(space, Pack(pack_path), mean))
 
 
 def make(path: Path, seeds: range, material: int | None) -> str:

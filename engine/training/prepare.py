@@ -32,7 +32,7 @@ from engine.training.build_headspace import (
     sample_pair,
     vertex_weight,
 )
-from engine.training.heads.dataset import SKIN_UNIT, load_shard, write_shard
+from engine.training.heads.dataset import SKIN_UNIT, hair_index, load_shard, write_shard
 from engine.training.heads.pack import Pack
 from engine.training.heads.views import TARGET_EXTENT, TARGET_FOV, TARGET_SIZE, distance
 
@@ -90,14 +90,11 @@ def prepare(path: Path) -> str:
     moved = np.stack([bind(shard["skin"][i] * np.float32(SKIN_UNIT)) for i in range(n)]) - neutral
     identity = _fit(space.identity, neutral)
     expression = _fit(space.expression, moved)
-    styles = len(_state["pack"].hairs)
     hair = np.empty(n, np.uint8)
     place = np.zeros((*shard["target_alpha"].shape, 3), np.int16)
     residual = np.zeros(shard["target_alpha"].shape, np.float16)
     for i in range(n):
-        style = int(shard["hair"][i])
-        mirrored = json.loads(str(shard["params"][i])).get("hair_warp", {}).get("mirror", False)
-        hair[i] = 2 * styles if style == styles else style + styles * bool(mirrored)
+        hair[i] = hair_index(json.loads(str(shard["params"][i])), _state["pack"].hairs)
         moving = space.displacement(torch.from_numpy(identity[i]), torch.from_numpy(expression[i]))
         forward = lattice.blur(_state["spread"](moving))
         mass = space.hair(torch.eye(space.styles)[hair[i]])

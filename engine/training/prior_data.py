@@ -32,6 +32,7 @@ from engine.training.build_headspace import (
 )
 from engine.training.data import SIZE, five_points
 from engine.training.heads.build import Head, build, head_rng
+from engine.training.heads.dataset import hair_index
 from engine.training.heads.lighting import (
     DIRECTIONS,
     SOLID_ANGLE,
@@ -41,7 +42,7 @@ from engine.training.heads.lighting import (
 )
 from engine.training.heads.pack import Pack
 from engine.training.heads.parts import HAIR, SKIN
-from engine.training.heads.sampler import BALD, sample_params
+from engine.training.heads.sampler import sample_params
 from engine.training.heads.scene import Scene, Studio
 from engine.training.heads.textures import Atlas
 from engine.training.heads.views import TARGET_EXTENT, TARGET_FOV, distance
@@ -127,18 +128,14 @@ class Sitting:
 
     def describe(self, head: Head) -> tuple[np.ndarray, np.ndarray, int]:
         """Identity, expression (coefficients) and hair (index of its weight) of a head."""
-        space, params = self.model.space, head.params
+        space = self.model.space
         neutral = self.bind(head.neutral)
         moved = self.bind(head.skin) - neutral
         identity, expression = (
             coefficients(basis.numpy(), self.weight, d[None])[0].astype(np.float32)
             for basis, d in ((space.identity, neutral), (space.expression, moved))
         )
-        style, styles = 2 * len(self.pack.hairs), len(self.pack.hairs)
-        if params["hair"] != BALD:
-            mirrored = params["hair_warp"]["mirror"]
-            style = self.pack.hairs.index(params["hair"]) + styles * bool(mirrored)
-        return identity, expression, style
+        return identity, expression, hair_index(head.params, self.pack.hairs)
 
     def _encode(self, scene: Scene, landmarks: np.ndarray) -> Tensor:
         """w+ [n, w] of the frontal portrait."""

@@ -21,14 +21,9 @@ from engine.portrait.image import Photo
 from engine.portrait.perception import PerceptionNet
 from engine.surface.metrics import iou, psnr
 from engine.training.data import _background, five_points
-from engine.training.heads.build import build_head, head_rng
-from engine.training.heads.dataset import _packed
-from engine.training.heads.extras import material_of
-from engine.training.heads.lighting import random_light
+from engine.training.heads.dataset import _packed, lit_head
 from engine.training.heads.parts import HAIR, SKIN
-from engine.training.heads.scene import Scene
 from engine.training.heads.scene import View as Drawn
-from engine.training.heads.studio_light import studio_light
 from engine.training.heads.views import INPUT_TARGET, TARGET_FOV, TARGET_SIZE, distance
 from engine.training.metrics import similarity, ssim_map
 from engine.training.truth import DISTANCE, PORTRAIT, Truth, Truths, View
@@ -54,10 +49,8 @@ class Case:
 def case(truths: Truths, seed: int, yaw: float, material: int | None = None) -> Case:
     """A head from a yaw, in the light of its seed, before a random background. material: of the
     head, None for the seed's own."""
-    head = build_head(truths.pack, seed, material)
-    material = material or material_of(seed)
-    rng = head_rng(seed, 1 if material == 1 else 3)
-    scene = Scene(truths.studio, head, random_light(rng) if material == 1 else studio_light(rng))
+    lit = lit_head(truths.pack, truths.studio, seed, material)
+    head, scene = lit.head, lit.scene
     radius = distance(EXTENT, TARGET_FOV)
     turn, pitch = np.radians([yaw, PITCH])
     camera = orbit(turn, pitch, radius, TARGET_FOV, INPUT_TARGET, PORTRAIT, PORTRAIT)

@@ -26,9 +26,8 @@ from torch import Tensor
 from engine.checkpoints.default import PATH, load_default, space_digest
 from engine.headspace.mirror import mirror_landmarks, mirror_of, mirror_pose
 from engine.headspace.space import HeadSpace
-from engine.inversion.perceive import features, look
 from engine.portrait.perception import PerceptionNet, Trunk
-from engine.training.calibrate import correct
+from engine.training.calibrate import calibrate
 from engine.training.loop import Run
 from engine.training.train_perception import Losses
 
@@ -96,22 +95,6 @@ def evaluate(trunk: Trunk, losses: Losses, kept: Pictures, clean: bool) -> dict[
         for name, value in values.items():
             total[name] = total.get(name, 0.0) + value * len(index) / len(chosen)
     return total
-
-
-@torch.no_grad()
-def calibrate(net: PerceptionNet, space: HeadSpace, kept: Pictures) -> None:
-    """Sets the linear correction of net, which has its second trunk, from the kept back heads."""
-    inputs, lacking = [], []
-    for index in torch.arange(len(kept)).split(40):
-        batch = kept.batch(index)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            picture = batch["picture"].contiguous(memory_format=torch.channels_last)
-            seen = look(space, net, picture)
-        inputs.append(features(space, seen))
-        said = (seen.identity, seen.expression, seen.pose)
-        truth = (batch["identity"], batch["expression"], batch["pose"])
-        lacking.append(torch.cat([t - s for s, t in zip(said, truth, strict=True)], 1))
-    correct(net.refine, torch.cat(inputs), torch.cat(lacking), PENALTY)
 
 
 def write(path: Path, net: PerceptionNet, digest: str) -> None:
@@ -188,7 +171,8 @@ def main(argv: list[str] | None = None) -> None:
         report("final")
     net = copy.deepcopy(model.perception)
     net.second = run.average.eval()
-    calibrate(net, space, kept)
+    whole = (kept.batch(index) for index in torch.arange(len(kept)).split(40))
+    calibrate(net, space, whole, PENALTY)
     with safe_open(str(args.weights), "pt") as file:
         digest = space_digest({k: file.get_tensor(k) for k in file.keys() if "space." in k})
     write(args.out / "numbers.safetensors", net, digest)

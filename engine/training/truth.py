@@ -18,22 +18,12 @@ from engine.headspace.space import HeadSpace
 from engine.portrait.image import Photo
 from engine.training.build_headspace import Binding, bust_cut, coefficients, vertex_weight
 from engine.training.data import _background, five_points
-from engine.training.heads.build import build_head, head_rng
-from engine.training.heads.dataset import SKIN_UNIT, sample
-from engine.training.heads.extras import material_of
-from engine.training.heads.lighting import random_light
+from engine.training.heads.dataset import SKIN_UNIT, lit_head, sample
 from engine.training.heads.pack import Pack
 from engine.training.heads.parts import HAIR, SKIN
-from engine.training.heads.scene import Scene, Studio
-from engine.training.heads.studio_light import studio_light
+from engine.training.heads.scene import Studio
 from engine.training.heads.textures import Atlas
-from engine.training.heads.views import (
-    TARGET_EXTENT,
-    TARGET_FOV,
-    TARGET_SIZE,
-    distance,
-    input_camera,
-)
+from engine.training.heads.views import TARGET_EXTENT, TARGET_FOV, TARGET_SIZE, distance
 from engine.training.prepare import surface_points, to_canonical
 
 PORTRAIT = 512
@@ -87,11 +77,9 @@ class Truths:
         self._spread = lattice.Spread(space.mean, space.bounds, 48)
 
     def __call__(self, seed: int) -> Truth:
-        head, material = build_head(self.pack, seed), material_of(seed)
-        rng = head_rng(seed, 1 if material == 1 else 3)  # light and first camera as in `sample`
-        scene = Scene(self.studio, head, random_light(rng) if material == 1 else studio_light(rng))
-        camera = input_camera(rng, material).resized(PORTRAIT, PORTRAIT)
-        view = scene.view(camera, dressed=True)
+        lit = lit_head(self.pack, self.studio, seed)
+        head, camera = lit.head, lit.input_camera().resized(PORTRAIT, PORTRAIT)
+        view = lit.scene.view(camera, dressed=True)
         rgba = view.rgba.astype(np.float32) / 255
         behind = _background(np.random.default_rng(seed), 1, PORTRAIT)[0]
         rgb = rgba[..., :3] * rgba[..., 3:] + behind * (1 - rgba[..., 3:])

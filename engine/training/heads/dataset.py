@@ -34,13 +34,16 @@ import json
 import os
 import time
 import zipfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
-from engine.training.heads.build import build_head, head_rng
+from engine.cameras import Camera
+from engine.training.heads.build import Head, build_head, head_rng
 from engine.training.heads.extras import material_of
 from engine.training.heads.lighting import random_light
 from engine.training.heads.pack import Pack
@@ -69,24 +72,62 @@ def _packed(points: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(points / SKIN_UNIT), -LIMIT, LIMIT).astype(np.int16)
 
 
+@dataclass(frozen=True)
+class Lit:
+    """A seed's head in its light. rng: what its cameras are drawn from, the inputs' first."""
+
+    head: Head
+    scene: Scene
+    rng: np.random.Generator
+    material: int
+
+    def input_camera(self) -> Camera:
+        """The next random camera of an input."""
+        return input_camera(self.rng, self.material)
+
+
+def lit_head(pack: Pack, studio: Studio, seed: int, material: int | None = None) -> Lit:
+    """material: 1, 2 or None for the seed's own (see `build.person`)."""
+    material = material or material_of(seed)
+    head = build_head(pack, seed, material)
+    rng = head_rng(seed, 1 if material == 1 else 3)
+    light = random_light(rng) if material == 1 else studio_light(rng)
+    return Lit(head, Scene(studio, head, light), rng, material)
+
+
+def inputs_of(lit: Lit) -> dict[str, np.ndarray]:
+    """The `input_` arrays of a head, by the names in this module's docstring, without the head
+    axis."""
+    cameras = [lit.input_camera() for _ in range(INPUTS)]
+    views = [lit.scene.view(camera, dressed=True) for camera in cameras]
+    marks = np.stack([c.project(lit.head.landmarks)[0] for c in cameras])
+    return {
+        "input_rgba": np.stack([v.rgba for v in views]),
+        "input_class": np.stack([v.labels for v in views]),
+        "input_landmarks": marks.astype(np.float32),
+        "input_camera": np.stack([c.to_eg3d() for c in cameras]),
+    }
+
+
+def hair_index(params: dict, hairs: Sequence[str]) -> int:
+    """The index of a head's hair among the head space's hair weights: the pack's styles, then
+    those mirrored, then bald."""
+    if params["hair"] == BALD:
+        return 2 * len(hairs)
+    return hairs.index(params["hair"]) + len(hairs) * bool(params["hair_warp"]["mirror"])
+
+
 def sample(
     pack: Pack, studio: Studio, seed: int, material: int | None = None
 ) -> dict[str, np.ndarray]:
     """Everything of one head, by the names in this module's docstring, without the head axis.
     material: 1, 2 or None for the seed's own (see `build.person`)."""
-    material = material or material_of(seed)
-    head = build_head(pack, seed, material)
-    rng = head_rng(seed, 1 if material == 1 else 3)
-    scene = Scene(studio, head, random_light(rng) if material == 1 else studio_light(rng))
-    cameras = [input_camera(rng, material) for _ in range(INPUTS)]
-    views = [scene.view(camera, dressed=True) for camera in cameras]
+    lit = lit_head(pack, studio, seed, material)
+    head, scene, rng = lit.head, lit.scene, lit.rng
     hair = head.params["hair"]
     out = {
         "seed": np.int64(seed),
-        "input_rgba": np.stack([v.rgba for v in views]),
-        "input_class": np.stack([v.labels for v in views]),
-        "input_landmarks": np.stack([c.project(head.landmarks)[0] for c in cameras]),
-        "input_camera": np.stack([c.to_eg3d() for c in cameras]),
+        **inputs_of(lit),
         "skin": _packed(head.skin),
         "neutral": _packed(head.neutral),
         "eyes": _packed(head.eyes),
@@ -94,7 +135,6 @@ def sample(
         "hair": np.uint8(len(pack.hairs) if hair == BALD else pack.hairs.index(hair)),
         "params": np.str_(json.dumps(head.params)),
     }
-    out["input_landmarks"] = out["input_landmarks"].astype(np.float32)
     cameras = [target_camera(rng, i < FRONTAL_TARGETS) for i in range(TARGETS)]
     views = [scene.view(camera, dressed=False) for camera in cameras]
     depth = np.stack([v.depth for v in views])
