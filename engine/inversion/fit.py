@@ -16,6 +16,7 @@ from torch import Tensor
 
 from engine.headspace.space import HeadSpace, smooth_union
 from engine.inversion import pose as poses
+from engine.inversion.beard import SPREAD, USUAL, Beard
 from engine.inversion.beyond import Beyond
 from engine.inversion.hair import thickness
 from engine.inversion.optim import Adam
@@ -29,6 +30,7 @@ OUTER_RAYS = 1200  # at most, beyond the picture
 SKIN, HAIR = CLASSES.index("skin"), CLASSES.index("hair")
 LANDMARKS = 0.3  # weight of a trusted distance against the prior: neighbours err together
 PRIOR = 0.03  # weight of the numbers' prior against the outline
+BEARD = 0.002  # weight of the usual length of beards
 FULLER = -0.008, 0.003  # metres, where hair is as thick as usual: the material's thin and full hair
 
 
@@ -122,6 +124,7 @@ def fit_silhouette(
     seed: int = 0,
     check: Callable[[], None] = lambda: None,
     outer: Beyond | None = None,
+    beard: Beard | None = None,
 ) -> Shape:
     """Follows the matte and the hairline.
 
@@ -130,7 +133,7 @@ def fit_silhouette(
     head must meet the surface, others must pass it: hinge losses on each ray's least distance, so
     a step needs few points. Where a ray first meets the head, hair lies over skin if the picture
     shows hair there, and under it if it shows skin. error: as in fit_landmarks; outer: what the
-    photo shows beyond the picture.
+    photo shows beyond the picture; beard: its length is fitted, too.
     """
     generator = torch.Generator().manual_seed(seed)
     rays = _ray_sample(head, labels, ignore, generator)
@@ -148,11 +151,18 @@ def fit_silhouette(
     fuller = torch.zeros(()).requires_grad_()
     thick = thickness(space, style)
     residual = start.residual.clone().requires_grad_()
+    length = torch.tensor(USUAL).requires_grad_()
+
+    def mass_of(fuller: Tensor, length: Tensor) -> Tensor:
+        mass = style - fuller.clamp(*FULLER) * thick
+        return mass if beard is None else beard.on(mass, length)
+
     optimiser = Adam(
         [
             {"params": [number], "lr": 0.03},
             {"params": [fuller], "lr": 0.0012},
             {"params": [residual], "lr": 0.0012},
+            {"params": [length], "lr": 0.0012},
         ]
     )
     on_head = depth = guess = None
@@ -160,7 +170,7 @@ def fit_silhouette(
         check()
         identity, expression, pose = (before + error @ number).split(sizes)
         forward = canonical.forward_lattice(identity, expression)
-        mass = style - fuller.clamp(*FULLER) * thick
+        mass = mass_of(fuller, length)
         origin, directions = poses.rays(pose, places)
         if step % 12 == 0:
             with torch.no_grad():
@@ -183,6 +193,8 @@ def fit_silhouette(
             loss = loss + 120 * wrong.clamp(max=0.02).mean()
         loss = loss + 0.02 * marks(identity, expression, pose) + PRIOR * number.square().sum()
         loss = loss + 0.06 * roughness(residual) + 400 * residual.square().mean()
+        if beard is not None:
+            loss = loss + BEARD * ((length - USUAL) / SPREAD).square()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -194,7 +206,7 @@ def fit_silhouette(
         offset=start.offset + fuller.detach().clamp(*FULLER),
         residual=residual.detach(),
         pose=pose,
-        mass=style - fuller.detach().clamp(*FULLER) * thick,
+        mass=mass_of(fuller.detach(), length.detach()),
     )
 
 

@@ -23,6 +23,7 @@ from engine.headspace import lattice
 from engine.headspace.space import HeadSpace
 from engine.inversion import pose, shape
 from engine.inversion.appearance import Target, surface_points
+from engine.inversion.beard import USUAL
 from engine.inversion.colours import Fitted, covered_by_hair, see_photo, strands_of
 from engine.inversion.cut import QUICK, cut_out, without_glasses
 from engine.inversion.hair import likely_mass
@@ -30,6 +31,7 @@ from engine.inversion.outline import pictures, to_outline
 from engine.inversion.reconstruct import (
     CROP,
     Reconstruction,
+    beard_in,
     encode,
     first_guess,
     perceive,
@@ -102,7 +104,9 @@ def reconstruct_instant(
     cut = cut_out(aligned, seen, check, QUICK)
     report(0.5, "painting the head")
     guess = first_guess(model, seen)
-    guess = replace(guess, mass=likely_mass(model.space, guess.hair))
+    labels, mass = tidy_labels(cut.labels), likely_mass(model.space, guess.hair)
+    beard = beard_in(model, aligned, guess, labels, cut)
+    guess = replace(guess, mass=mass if beard is None else beard.on(mass, torch.tensor(USUAL)))
     crop = torch.from_numpy(aligned.crop).permute(2, 0, 1)[None].float() / 255
     belief = F.interpolate(
         seen.classes.float().softmax(1), (CROP, CROP), mode="bilinear", align_corners=False
@@ -124,7 +128,7 @@ def reconstruct_instant(
     info = {"model": "instant", "version": model.config.get("version")}
     info["coefficients"] = guess.coefficients()
     field = HeadField(distance, warp, planes[0], lrm.decoder, model.space.bounds, info)
-    camera, labels = pose.to_camera(guess.pose, CROP), tidy_labels(cut.labels)
+    camera = pose.to_camera(guess.pose, CROP)
     trust = without_glasses(trusted_pixels(cut, labels, aligned.valid), cut)
     ws = encode(model, aligned.crop, cut.alpha, compute)
     marks = seen.landmarks[0].float(), seen.spread[0].float()

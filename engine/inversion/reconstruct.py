@@ -17,6 +17,7 @@ from engine.checkpoints.default import DefaultModel
 from engine.device import Compute
 from engine.fields.head import HeadField
 from engine.inversion import appearance, fit, pose, shape
+from engine.inversion.beard import Beard, beard_of
 from engine.inversion.beyond import beyond
 from engine.inversion.colours import (
     POINTS,
@@ -168,6 +169,16 @@ def _learned(model: DefaultModel, fitted: shape.Shape, planes: Tensor) -> Tensor
     )
 
 
+def beard_in(
+    model: DefaultModel, aligned: Aligned, head: shape.Shape, labels: np.ndarray, cut: Matte
+) -> Beard | None:
+    """The beard that a crop shows on a head of a shape; labels: tidy ones."""
+    unknown = ~aligned.valid | cut.clothes
+    maps = np.stack([labels == HAIR, unknown]).astype(np.float32)
+    small = F.interpolate(torch.from_numpy(maps)[None], (SIZE, SIZE), mode="area")[0]
+    return beard_of(model.space, head, *small)
+
+
 def _field(
     model: DefaultModel,
     fitted: shape.Shape,
@@ -240,6 +251,7 @@ def fit_head(
         seed,
         check,
         beyond(model, aligned, cut, compute, check),
+        beard_in(model, aligned, fitted, labels, cut),
     )
     if coarse:
         shown = pictures(cut.alpha, labels == HAIR, ~aligned.valid | cut.clothes)

@@ -13,6 +13,7 @@ from scipy import sparse
 
 from engine.errors import WeightsError
 from engine.fields.head import HeadField
+from engine.headspace.beard import bearded, chin_region, reach_region
 from engine.headspace.quad import QuadSpace, load_quads
 from engine.surface import eyeball
 from engine.surface.bake import smoothstep
@@ -40,7 +41,8 @@ class QuadHead:
     None before baking; shapes: the displacements float32 [K, V, 3] of the shape keys `names`;
     covered float32 [V] in 0..1: under hair; scalp float32 [V]: where hair grows; follows float32
     [V]: how far each vertex could follow the field's surface; eyes: the left and the right eyeball,
-    eye_texture uint8 [T, T, 3] or None."""
+    eye_texture uint8 [T, T, 3] or None; beard float32 [V] in 0..1: where what covers the skin is a
+    beard, which is painted on it."""
 
     vertices: np.ndarray
     quads: np.ndarray
@@ -52,8 +54,14 @@ class QuadHead:
     names: tuple[str, ...]
     shapes: np.ndarray
     eyes: tuple[Eye, Eye]
+    beard: np.ndarray
     texture: np.ndarray | None = None
     eye_texture: np.ndarray | None = None
+
+    @property
+    def hidden(self) -> np.ndarray:
+        """float32 [V] in 0..1: skin under hair that is not on this mesh."""
+        return self.covered * (1 - self.beard)
 
     def triangles(self) -> Mesh:
         """The same surface in triangles, with UVs a corner."""
@@ -122,6 +130,9 @@ def shape(field: HeadField, density: str = "MEDIUM", check: Check = lambda: None
     vertices = _outside(vertices, skin, eyes)
     line = space.mean[:, 1] - np.interp(space.mean[:, 2], *HAIRLINE)
     scalp = np.clip(matrix @ smoothstep(line, -0.006, 0.006), 0, 1) * (follows > 0)
+    beard = np.zeros(len(vertices))
+    if bearded(matrix @ chin_region(space.mean), covered):
+        beard = matrix @ reach_region(space.mean)
     base = vertices[: len(cage)]  # subdivision keeps the old vertices first
     moves = _scaled(space, base, eyes)
     flat = moves.transpose(1, 0, 2).reshape(len(cage), -1)
@@ -145,6 +156,7 @@ def shape(field: HeadField, density: str = "MEDIUM", check: Check = lambda: None
         space.names,
         shapes.astype(np.float32),
         (made[0], made[1]),
+        beard.astype(np.float32),
     )
 
 

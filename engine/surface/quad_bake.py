@@ -44,7 +44,7 @@ def bake(
     """The head with its texture: photos where they see skin, the field elsewhere; under hair a
     scalp's colour, between both. The eyeballs' picture has the iris's colour."""
     mesh = head.triangles()
-    bare = [_bare(mesh, head.covered, photo) for photo in photos]
+    bare = [_bare(mesh, head.hidden, photo) for photo in photos]
     texture = baking.bake(mesh, _Skin(field, head), bare, size, check)
     check()
     iris, white = _eye_colours(head, field, photos)
@@ -56,7 +56,8 @@ def bake(
 
 class _Skin:
     """A field's colours as bare skin has them. What hair covers is a scalp where hair grows, and
-    plain skin elsewhere (ears, neck): there, no colour of the field is the skin's."""
+    plain skin elsewhere (ears, neck): there, no colour of the field is the skin's. A beard's colour
+    is the skin's under it."""
 
     def __init__(self, field: HeadField, head: QuadHead) -> None:
         self.bounds, self._field = field.bounds, field
@@ -69,20 +70,24 @@ class _Skin:
         skin = np.median(self._at(v[face]), 0)
         strands = skin
         if hair.sum() > 50:
-            over = v[hair] - distance(field, v[hair])[:, None] * gradient(field, v[hair])
-            strands = np.median(self._at(over), 0)
+            strands = np.median(self._at(self._over(v[hair])), 0)
         self._bare = torch.from_numpy(skin).float()
         self._scalp = torch.from_numpy(skin * (1 - SCALP) + strands * SCALP).float()
         self._near = cKDTree(v)
         self._grows = head.scalp
         # Beside hair a field's colours are hair's already.
-        under = head.covered > 0.5
+        under = head.hidden > 0.5
         away = cKDTree(v[under]).query(v)[0] if under.any() else np.full(len(v), np.inf)
-        self._veil = np.maximum(baking.smoothstep(away, 2.5 * FRINGE, 0.5 * FRINGE), head.covered)
+        self._veil = np.maximum(baking.smoothstep(away, 2.5 * FRINGE, 0.5 * FRINGE), head.hidden)
+        self._beard = head.beard * head.covered
 
     def _at(self, points: np.ndarray) -> np.ndarray:
         with torch.no_grad():
             return self._field.color(torch.from_numpy(points.astype(np.float32))).numpy()
+
+    def _over(self, points: np.ndarray) -> np.ndarray:
+        """The field's surface over points [N, 3] that lie under it."""
+        return points - distance(self._field, points)[:, None] * gradient(self._field, points)
 
     def color(self, points: torch.Tensor) -> torch.Tensor:
         colour = self._field.color(points)
@@ -91,10 +96,14 @@ class _Skin:
         far, near = self._near.query(points.numpy(), k=3)
         weight = 1 / (far + 1e-4)
         weight /= weight.sum(1, keepdims=True)
-        grows, veil = (
+        grows, veil, beard = (
             torch.from_numpy((values[near] * weight).sum(1)).float()[:, None]
-            for values in (self._grows, self._veil)
+            for values in (self._grows, self._veil, self._beard)
         )
+        furry = beard[:, 0] > 0.01
+        if furry.any():
+            fur = torch.from_numpy(self._at(self._over(points[furry].numpy())))
+            colour[furry] = colour[furry].lerp(fur, beard[furry])
         return colour.lerp(self._bare.lerp(self._scalp, grows), veil)
 
 
