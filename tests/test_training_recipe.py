@@ -49,8 +49,10 @@ def test_scripts_understand_every_command(tmp_path, only_parse, go_on):
 def test_unpacking_shares_out_every_tensor(tmp_path):
     recipe.unpack(recipe.SHIPPED, tmp_path)
     parts = {p.stem: load_file(p) for p in tmp_path.glob("*.safetensors")}
-    assert set(parts) == {"headspace", "perception", "appearance"}
+    assert set(parts) == {"headspace", "perception", "appearance", "trunk"}
+    trunk = parts.pop("trunk")
     assert sum(map(len, parts.values())) == len(load_file(recipe.SHIPPED))
+    assert set(trunk) <= set(parts["perception"]) and len(trunk) > 20
     assert "mean" in parts["headspace"] and "generator.mean_planes" in parts["appearance"]
 
 
@@ -59,7 +61,8 @@ def test_going_on_starts_from_what_ships(tmp_path):
     made = recipe.steps(recipe.tiny(1.0), tmp_path, 1, 0, start)
     assert made[0].name != "head space"
     given = [c[c.index("--start") + 1] for s in made for c in s.commands if "--start" in c]
-    assert str(start / "perception.safetensors") in given and len(given) >= 2
+    assert str(start / "perception.safetensors") in given and len(given) >= 3
+    assert str(start / "trunk.safetensors") in given
     fresh = recipe.steps(recipe.tiny(1.0), tmp_path, 1, 0, None)
     assert fresh[0].name == "head space"
     spaces = {c[c.index("--headspace") + 1] for s in made for c in s.commands if "--headspace" in c}
@@ -102,19 +105,20 @@ def test_finished_steps_are_skipped(tmp_path, capsys):
 
 
 def test_made_again_means_made_anew(tmp_path):
-    half = tmp_path / "half"
+    half, old = tmp_path / "half", tmp_path / "old.safetensors"
     half.mkdir()
-    step = a_step(tmp_path, "a", clears=(half,))
+    old.touch()
+    step = a_step(tmp_path, "a", clears=(half, old))
 
     def runner(step, out):
         step.makes[0].touch()
         return {"wall_s": 0.0, "cpu_s": 0.0}
 
     recipe.follow([step], tmp_path, runner)
-    assert half.exists()  # what an interrupted run left is kept the first time
+    assert half.exists() and old.exists()  # what an interrupted run left is kept the first time
     (tmp_path / "a").unlink()
     recipe.follow([step], tmp_path, runner)
-    assert not half.exists()
+    assert not half.exists() and not old.exists()
 
 
 def test_a_step_must_make_its_files(tmp_path):
@@ -152,7 +156,7 @@ def test_all_steps_run(tmp_path, heads_pack, monkeypatch):
     """From a handful of heads to a weights file that loads and figures: nobody looks at it."""
     micro = recipe.Plan(**(vars(recipe.tiny(0.6)) | {
         "space_heads": 90, "heads": 10, "sittings": 6, "prior_heads": 80, "faces": 2,
-        "face_seeds": 30, "evaluated": 1, "pixels": 48,
+        "face_seeds": 30, "evaluated": 1, "pixels": 48, "portraits": 60,
     }))  # fmt: skip
     monkeypatch.setattr(recipe, "tiny", lambda minutes: micro)
     recipe.main(["--tiny", "--out", str(tmp_path)])

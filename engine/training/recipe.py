@@ -6,11 +6,12 @@
 
 Steps: head space, heads, canonical positions, perception and appearance (side by side), the
 perception's calibration, a first weights file, studio sittings, the adversarial stage, the weights
-file, the small LRM of the preset instant, the prior, figures, a sheet. --minutes is shared among
-the four trainings; the other steps take what they take. Each step runs the script that
-docs/training.md names, as a process of its own, and prints what it cost; its output is in OUT/logs.
-A run that was stopped goes on where it was: `steps.json` knows what is done, and the scripts
-themselves keep what they have. The result is OUT/head.safetensors, OUT/instant/instant.safetensors,
+file, the perception's second trunk with pictures of its own, the small LRM of the preset instant,
+the prior, figures, a sheet. --minutes is shared among the five trainings; the other steps take what
+they take. Each step runs the script that docs/training.md names, as a process of its own, and
+prints what it cost; its output is in OUT/logs. A run that was stopped goes on where it was:
+`steps.json` knows what is done, and the scripts themselves keep what they have. The result is
+OUT/head.safetensors, OUT/numbers.safetensors, OUT/instant/instant.safetensors,
 OUT/prior.safetensors and OUT/metrics.json; nothing that ships is touched.
 """
 
@@ -31,11 +32,14 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from engine.checkpoints.default import NUMBERS
 from engine.checkpoints.default import PATH as SHIPPED
 from engine.training.heads.dataset import HELD_OUT, SHARD
 
 # Of the minutes:
-SHARES = {"perception": 0.27, "appearance": 0.27, "gan": 0.36, "instant": 0.1}
+SHARES = {"perception": 0.22, "appearance": 0.26, "gan": 0.32, "numbers": 0.1, "instant": 0.1}
+TRUNK = "trunk.safetensors"
+PORTRAITS = 800_000  # first seed of the heads that the second trunk learns from
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class Plan:
     """How much of everything. minutes: of each training; the others count heads or steps.
 
     space_heads: that the head space is made from; held_out: heads for the trainings' reports;
-    calibrated, lifted: pictures; sittings: studio seeds; faces, face_seeds: in the prior's book,
+    calibrated, lifted: pictures; portraits: heads of the second trunk, of whose shards one in
+    kept_portraits is kept back; sittings: studio seeds; faces, face_seeds: in the prior's book,
     and that they are chosen from; compared: held-out heads the prior is compared with; evaluated,
     variants, samples: of `evaluate`; sheets, pixels: of `sheets`.
     """
@@ -54,6 +59,8 @@ class Plan:
     calibrated: int = 4000
     sittings: int = 1500
     lifted: int = 2000
+    portraits: int = 8000
+    kept_portraits: int = 10
     minutes: dict[str, float] = field(
         default_factory=lambda: {k: 240 * v for k, v in SHARES.items()}
     )
@@ -78,6 +85,8 @@ def tiny(minutes: float) -> Plan:
         calibrated=240,
         sittings=16,
         lifted=12,
+        portraits=80,
+        kept_portraits=2,
         minutes={k: minutes * v for k, v in SHARES.items()},
         gan=("--wild", "2", "--sittings", "1", "--views", "1"),
         prior_heads=40,
@@ -96,7 +105,7 @@ def tiny(minutes: float) -> Plan:
 class Step:
     """Commands (a module and its arguments each) that run side by side, and the files they make.
     copies: (from, to) files that are put in place first, where they are missing. clears: folders
-    of half-made things, removed when the step is made a second time."""
+    of half-made things and files of before, removed when the step is made a second time."""
 
     name: str
     commands: tuple[tuple[str, ...], ...]
@@ -115,6 +124,7 @@ def steps(plan: Plan, out: Path, workers: int, seed: int, start: Path | None) ->
     trained = {n: out / n / f"{n}.safetensors" for n in SHARES}
     calibrated = out / "perception" / "calibrated.safetensors"
     base, head = out / "base.safetensors", out / "head.safetensors"
+    numbers, portraits = head.with_name(NUMBERS), out / "portraits"
     prior, figures = out / "prior.safetensors", out / "metrics.json"
     common = ("--workers", str(workers))
     data = ("--heads", str(heads), "--headspace", str(space))
@@ -142,6 +152,7 @@ def steps(plan: Plan, out: Path, workers: int, seed: int, start: Path | None) ->
         ((f"{here}build_headspace", "--out", str(space), "--heads", str(plan.space_heads)),),
         (space,),
     ),)  # fmt: skip
+    trunk = ("--start", str(start / TRUNK)) if start and (start / TRUNK).exists() else ()
     networks = ["perception", "appearance"]
     learned = trained["appearance"]
     if start and _has_mapping(start / "appearance.safetensors"):
@@ -169,7 +180,17 @@ def steps(plan: Plan, out: Path, workers: int, seed: int, start: Path | None) ->
                            str(plan.sittings), *mean_heads, "--weights", str(base), *common),),
              (sittings / "studio_00000000.npz",), copies=((mean, sittings / "mean.npy"),)),
         Step("adversarial stage", (gan,), (trained["gan"],), threads=workers),
-        Step("weights", (pack(trained["gan"], head),), (head,)),
+        Step("weights", (pack(trained["gan"], head),), (head,), clears=(numbers,)),
+        Step("portraits", ((f"{here}numbers_data", "--out", str(portraits), "--seeds",
+                            str(PORTRAITS), str(PORTRAITS + plan.portraits), "--weights",
+                            str(head), *common),),
+             (portraits / f"numbers_{PORTRAITS:08d}.npz",),
+             copies=((mean, portraits / "mean.npy"),), clears=(portraits, numbers)),
+        Step("second trunk", ((f"{here}train_numbers", "--data", str(portraits), "--out",
+                               str(out / "numbers"), "--to", str(numbers), "--minutes",
+                               f"{plan.minutes['numbers']:g}", "--kept",
+                               str(plan.kept_portraits), "--weights", str(head), "--seed",
+                               str(seed), *trunk),), (numbers,), clears=(numbers,)),
         Step("lifted pictures", ((f"{here}lrm_data", "--heads", str(heads), "--out", str(lifted),
                                   "--pictures", str(plan.lifted), "--held-out",
                                   str(min(plan.held_out, 50)), "--weights", str(head),
@@ -200,10 +221,14 @@ def _has_mapping(path: Path) -> bool:
 
 def unpack(weights: Path, folder: Path) -> None:
     """The parts of a packed weights file as the training scripts want them: headspace, perception
-    and appearance (generator, encoder, mapping) .safetensors in a folder."""
+    and appearance (generator, encoder, mapping) .safetensors in a folder; and the second trunk, if
+    there is one beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = load_file(weights)
     groups: dict[str, dict] = {"headspace": {}, "perception": {}, "appearance": {}}
+    if (numbers := weights.with_name(NUMBERS)).exists():
+        both = load_file(numbers)
+        groups["trunk"] = {k[6:]: v for k, v in both.items() if k.startswith("trunk.")}
     for name, tensor in tensors.items():
         prefix, _, rest = name.partition(".")
         if prefix == "space":
@@ -279,8 +304,8 @@ def follow(todo: list[Step], out: Path, runner=run) -> dict[str, dict]:
             continue
         again = True
         if known:
-            for folder in step.clears:
-                shutil.rmtree(folder, ignore_errors=True)
+            for old in step.clears:
+                old.unlink() if old.is_file() else shutil.rmtree(old, ignore_errors=True)
         cost = runner(step, out)
         missing = [str(f) for f in step.makes if not f.exists()]
         if missing:

@@ -2,11 +2,11 @@
 
     python -m engine.training.train_numbers --data DIR --out DIR --minutes 60
 
-Pictures from engine/training/numbers_data.py; every tenth shard is kept back: the trunk does not
-learn from it, the linear correction of its numbers does (engine/training/calibrate.py), as it must
-correct what the trunk says of heads it has not seen. Starts from the perception network's own trunk
-or --start. Resumable (state.pt), time-boxed, seeded. Writes numbers.safetensors, which
-engine/checkpoints/default.py looks for beside the model's file, and log.txt.
+Pictures from engine/training/numbers_data.py; every tenth shard (--kept) is kept back: the trunk
+does not learn from it, the linear correction of its numbers does (engine/training/calibrate.py), as
+it must correct what the trunk says of heads it has not seen. Starts from the perception network's
+own trunk or --start. Resumable (state.pt), time-boxed, seeded. Writes numbers.safetensors (or
+--to), which engine/checkpoints/default.py looks for beside the model's file, and log.txt.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from engine.training.loop import Run
 from engine.training.train_perception import Losses
 
 WEIGHTS = {"identity": 0.3, "expression": 0.3, "hair": 0.3, "pose": 1.0, "together": 20.0}
-KEPT = 10  # one shard in so many is kept back
 PENALTY = 3000.0  # of the correction: what 200, 800 and 3000 leave on other heads falls
 NUMBERS = ("identity", "expression", "hair", "pose")
 INSIDE = 0.02  # landmarks nearer to the picture's edge, or beyond it, do not count
@@ -122,6 +121,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--weights", type=Path, default=PATH, help="the model it belongs to")
     parser.add_argument("--start", help="trunk.safetensors to go on from")
+    parser.add_argument("--to", type=Path, help="instead of numbers.safetensors in --out")
+    parser.add_argument("--kept", type=int, default=10, help="one shard in so many is kept back")
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--rate", type=float, default=4e-4)
     parser.add_argument("--seed", type=int, default=0)
@@ -134,10 +135,10 @@ def main(argv: list[str] | None = None) -> None:
         trunk.load_state_dict(load_file(args.start))
     trunk = trunk.to(memory_format=torch.channels_last).requires_grad_(True)
     paths = sorted(p for folder in args.data for p in folder.glob("numbers_*.npz"))
-    kept = Pictures(paths[::KEPT], space) if paths else ()
+    kept = Pictures(paths[:: args.kept], space) if paths else ()
     if len(kept) <= len(model.perception.refine.bias):
-        parser.error(f"{len(kept)} pictures kept back (every tenth shard) are too few")
-    train = Pictures([p for i, p in enumerate(paths) if i % KEPT], space)
+        parser.error(f"{len(kept)} pictures kept back are too few")
+    train = Pictures([p for i, p in enumerate(paths) if i % args.kept], space)
     optimiser = torch.optim.AdamW(trunk.parameters(), args.rate, (0.9, 0.98), weight_decay=0.01)
     run = Run(args.out, "trunk", trunk, copy.deepcopy(trunk).requires_grad_(False), optimiser)
     rng = np.random.default_rng([args.seed, run.step])
@@ -175,7 +176,7 @@ def main(argv: list[str] | None = None) -> None:
     calibrate(net, space, whole, PENALTY)
     with safe_open(str(args.weights), "pt") as file:
         digest = space_digest({k: file.get_tensor(k) for k in file.keys() if "space." in k})
-    write(args.out / "numbers.safetensors", net, digest)
+    write(args.to or args.out / "numbers.safetensors", net, digest)
 
 
 if __name__ == "__main__":
