@@ -156,7 +156,7 @@ def test_all_steps_run(tmp_path, heads_pack, monkeypatch):
     """From a handful of heads to a weights file that loads and figures: nobody looks at it."""
     micro = recipe.Plan(**(vars(recipe.tiny(0.6)) | {
         "space_heads": 90, "heads": 10, "sittings": 6, "prior_heads": 80, "faces": 2,
-        "face_seeds": 30, "evaluated": 1, "pixels": 48, "portraits": 60,
+        "face_seeds": 30, "evaluated": 1, "pixels": 48,
     }))  # fmt: skip
     monkeypatch.setattr(recipe, "tiny", lambda minutes: micro)
     recipe.main(["--tiny", "--out", str(tmp_path)])

@@ -85,7 +85,7 @@ def tiny(minutes: float) -> Plan:
         calibrated=240,
         sittings=16,
         lifted=12,
-        portraits=80,
+        portraits=60,
         kept_portraits=2,
         minutes={k: minutes * v for k, v in SHARES.items()},
         gan=("--wild", "2", "--sittings", "1", "--views", "1"),
