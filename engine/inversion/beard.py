@@ -16,7 +16,9 @@ from engine.headspace import lattice
 from engine.headspace.beard import beard_region, bearded, chin_region
 from engine.headspace.space import HeadSpace
 from engine.inversion import pose as poses
+from engine.inversion.hair import skin_at_nodes
 from engine.inversion.shape import Shape
+from engine.surface.mesh import vertex_normals
 
 # Metres: how long beards are and how much they differ (the material's), and the longest.
 USUAL, SPREAD, LONGEST = 0.009, 0.006, 0.028
@@ -30,7 +32,7 @@ MIRRORED = 0.3  # weight of the other half of the face
 @dataclass(frozen=True)
 class Beard:
     """At the nodes of the hair masses [1, d, d, d]: how thick it is beside its length, in 0..1, and
-    the distance to the skin under it, metres."""
+    the distance to the skin under it, metres, more where it is thinner than THIN."""
 
     thick: Tensor
     skin: Tensor
@@ -38,8 +40,7 @@ class Beard:
     def on(self, mass: Tensor, length: Tensor) -> Tensor:
         """A hair mass with a beard of a length (metres, at most LONGEST)."""
         distance = self.skin + EDGE - (length.clamp(0, LONGEST) + EDGE) * self.thick
-        away = (1 - self.thick / THIN).clamp_min(0) * AWAY
-        return torch.minimum(mass, distance + away)
+        return torch.minimum(mass, distance)
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,9 @@ def covering(
     grid = (poses.project(vertices, guess.pose) * 2 - 1)[None, None]
     maps = torch.stack([hair, 1 - unknown.float()])[None]
     shown, known = F.grid_sample(maps, grid, align_corners=False)[0, :, 0]
-    corners = vertices[space.faces]
-    across = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normal = torch.zeros_like(vertices)
-    for corner in space.faces.T:
-        normal.index_add_(0, corner, across)
+    normal = torch.from_numpy(vertex_normals(vertices.numpy(), space.faces.numpy()))
     eye = -poses.rotation(guess.pose) @ poses.translation(guess.pose)
-    facing = (F.normalize(normal, dim=1) * F.normalize(eye - vertices, dim=1)).sum(1)
+    facing = (normal * F.normalize(eye - vertices, dim=1)).sum(1)
     low, high = FACING
     return shown, known * ((facing - low) / (high - low)).clamp(0, 1)
 
@@ -95,6 +92,6 @@ def beard_of(space: HeadSpace, guess: Shape, hair: Tensor, unknown: Tensor) -> B
     grown, hairy, weight = spread(torch.stack([region.beard, hairy, weight], 1)).split(1)
     bare, full = COVERED
     covered = ((hairy / weight.clamp_min(1e-3) - bare) / (full - bare)).clamp(0, 1)
-    nodes = lattice.nodes(d, space.bounds)
-    skin = lattice.sample(space.skin_distance[None], nodes, space.bounds).reshape(1, d, d, d)
-    return Beard(grown.clamp(0, 1) * covered, skin)
+    thick = grown.clamp(0, 1) * covered
+    away = (1 - thick / THIN).clamp_min(0) * AWAY
+    return Beard(thick, skin_at_nodes(space, d) + away)

@@ -45,12 +45,18 @@ def likely_mass(space: HeadSpace, weights: Tensor) -> Tensor:
     return vote(all_styles(space)[kept], weights[kept] / weights[kept].sum())[None]
 
 
+def skin_at_nodes(space: HeadSpace, size: int) -> Tensor:
+    """The skin's distance (metres) at the nodes of a lattice [1, size, size, size]."""
+    nodes = lattice.nodes(size, space.bounds)
+    distance = lattice.sample(space.skin_distance[None], nodes, space.bounds)
+    return distance.reshape(1, size, size, size)
+
+
 def thickness(space: HeadSpace, mass: Tensor) -> Tensor:
     """How far off the skin the nodes of a hair mass [1, d, d, d] are (at most THICK, in units of
     TYPICAL), in its shape. Heads with the same style differ by a factor on that, so what an outline
     says of how full hair is, holds in this proportion all round the head. Hair that stands off
     farther is tied or hangs: a portrait's outline says nothing of a tail."""
-    nodes = lattice.nodes(mass.shape[-1], space.bounds)
-    height = lattice.sample(space.skin_distance[None], nodes, space.bounds)[:, 0]
+    height = skin_at_nodes(space, mass.shape[-1])
     tied = ((height - THICK) / (LOOSE - THICK)).clamp(0, 1)
-    return (height.clamp(0, THICK) * (1 - tied) / TYPICAL).reshape(mass.shape)
+    return height.clamp(0, THICK) * (1 - tied) / TYPICAL

@@ -23,15 +23,15 @@ from engine.headspace import lattice
 from engine.headspace.space import HeadSpace
 from engine.inversion import pose, shape
 from engine.inversion.appearance import Target, surface_points
-from engine.inversion.beard import USUAL
+from engine.inversion.beard import USUAL, beard_of
 from engine.inversion.colours import Fitted, covered_by_hair, see_photo, strands_of
 from engine.inversion.cut import QUICK, cut_out, without_glasses
 from engine.inversion.hair import likely_mass
 from engine.inversion.outline import pictures, to_outline
 from engine.inversion.reconstruct import (
     CROP,
+    HAIR,
     Reconstruction,
-    beard_in,
     encode,
     first_guess,
     perceive,
@@ -105,7 +105,8 @@ def reconstruct_instant(
     report(0.5, "painting the head")
     guess = first_guess(model, seen)
     labels, mass = tidy_labels(cut.labels), likely_mass(model.space, guess.hair)
-    beard = beard_in(model, aligned, guess, labels, cut)
+    unknown = ~aligned.valid | cut.clothes
+    beard = beard_of(model.space, guess, *pictures(cut.alpha, labels == HAIR, unknown)[1:])
     guess = replace(guess, mass=mass if beard is None else beard.on(mass, torch.tensor(USUAL)))
     crop = torch.from_numpy(aligned.crop).permute(2, 0, 1)[None].float() / 255
     belief = F.interpolate(
@@ -122,7 +123,7 @@ def reconstruct_instant(
     check()
     report(0.7, "building the field")
     moved = hair_moved(lrm, model.space, guess, planes)
-    shown = pictures(cut.alpha, hair[0, 0].numpy(), ~aligned.valid | cut.clothes)
+    shown = pictures(cut.alpha, hair[0, 0].numpy(), unknown)
     moved = moved + to_outline(model.space, guess, canonical, moved, *shown)
     distance, warp = shape.bake(model.space, guess, moved, check=check)
     info = {"model": "instant", "version": model.config.get("version")}

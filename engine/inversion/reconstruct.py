@@ -17,7 +17,7 @@ from engine.checkpoints.default import DefaultModel
 from engine.device import Compute
 from engine.fields.head import HeadField
 from engine.inversion import appearance, fit, pose, shape
-from engine.inversion.beard import Beard, beard_of
+from engine.inversion.beard import beard_of
 from engine.inversion.beyond import beyond
 from engine.inversion.colours import (
     POINTS,
@@ -169,16 +169,6 @@ def _learned(model: DefaultModel, fitted: shape.Shape, planes: Tensor) -> Tensor
     )
 
 
-def beard_in(
-    model: DefaultModel, aligned: Aligned, head: shape.Shape, labels: np.ndarray, cut: Matte
-) -> Beard | None:
-    """The beard that a crop shows on a head of a shape; labels: tidy ones."""
-    unknown = ~aligned.valid | cut.clothes
-    maps = np.stack([labels == HAIR, unknown]).astype(np.float32)
-    small = F.interpolate(torch.from_numpy(maps)[None], (SIZE, SIZE), mode="area")[0]
-    return beard_of(model.space, head, *small)
-
-
 def _field(
     model: DefaultModel,
     fitted: shape.Shape,
@@ -236,13 +226,14 @@ def fit_head(
     guess = dataclasses.replace(guess, mass=likely_mass(model.space, guess.hair))
     fitted = fit.fit_landmarks(model.space, guess, landmarks, spread, error, check)
     learned = _learned(model, fitted, planes)
-    labels = tidy_labels(cut.labels)
+    labels, unknown = tidy_labels(cut.labels), ~aligned.valid | cut.clothes
+    shown = pictures(cut.alpha, labels == HAIR, unknown)
     fitted = fit.fit_silhouette(
         model.space,
         fitted,
         cut.alpha,
         labels,
-        ~aligned.valid | cut.clothes,
+        unknown,
         landmarks,
         spread,
         learned,
@@ -251,10 +242,9 @@ def fit_head(
         seed,
         check,
         beyond(model, aligned, cut, compute, check),
-        beard_in(model, aligned, fitted, labels, cut),
+        beard_of(model.space, fitted, *shown[1:]),
     )
     if coarse:
-        shown = pictures(cut.alpha, labels == HAIR, ~aligned.valid | cut.clothes)
         canonical = shape.Canonical(model.space)
         learned = learned + to_outline(model.space, fitted, canonical, learned, *shown)
     report(0.36, "building the field")

@@ -135,6 +135,21 @@ def coefficients(basis: np.ndarray, weight: np.ndarray, data: np.ndarray) -> np.
     return np.linalg.solve(b @ b.T, b @ (data * weight[:, None]).reshape(len(data), -1).T).T
 
 
+def described(
+    bases: tuple[np.ndarray, np.ndarray], weight: np.ndarray, bind: Binding,
+    skin: np.ndarray, neutral: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Identity [Ki] and expression [Ke] of a head with these vertices of the pack (metres), by the
+    head space's bases of both."""
+    still = bind(neutral)
+    shapes = still, bind(skin) - still
+    identity, expression = (
+        coefficients(basis, weight, d[None])[0].astype(np.float32)
+        for basis, d in zip(bases, shapes, strict=True)
+    )
+    return identity, expression
+
+
 def vertex_weight(v: np.ndarray) -> np.ndarray:
     """The face counts most, the bust least."""
     weight = np.ones(len(v), np.float32)

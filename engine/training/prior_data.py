@@ -26,7 +26,7 @@ from engine.portrait.align import alignment_matrix
 from engine.training.build_headspace import (
     Binding,
     bust_cut,
-    coefficients,
+    described,
     sample_pair,
     vertex_weight,
 )
@@ -128,14 +128,9 @@ class Sitting:
 
     def describe(self, head: Head) -> tuple[np.ndarray, np.ndarray, int]:
         """Identity, expression (coefficients) and hair (index of its weight) of a head."""
-        space = self.model.space
-        neutral = self.bind(head.neutral)
-        moved = self.bind(head.skin) - neutral
-        identity, expression = (
-            coefficients(basis.numpy(), self.weight, d[None])[0].astype(np.float32)
-            for basis, d in ((space.identity, neutral), (space.expression, moved))
-        )
-        return identity, expression, hair_index(head.params, self.pack.hairs)
+        bases = self.model.space.identity.numpy(), self.model.space.expression.numpy()
+        fits = described(bases, self.weight, self.bind, head.skin, head.neutral)
+        return *fits, hair_index(head.params, self.pack.hairs)
 
     def _encode(self, scene: Scene, landmarks: np.ndarray) -> Tensor:
         """w+ [n, w] of the frontal portrait."""

@@ -228,7 +228,9 @@ def unpack(weights: Path, folder: Path) -> None:
     groups: dict[str, dict] = {"headspace": {}, "perception": {}, "appearance": {}}
     if (numbers := weights.with_name(NUMBERS)).exists():
         both = load_file(numbers)
-        groups["trunk"] = {k[6:]: v for k, v in both.items() if k.startswith("trunk.")}
+        groups["trunk"] = {
+            k.removeprefix("trunk."): v for k, v in both.items() if k.startswith("trunk.")
+        }
     for name, tensor in tensors.items():
         prefix, _, rest = name.partition(".")
         if prefix == "space":

@@ -16,7 +16,7 @@ from engine.cameras import Camera, from_eg3d
 from engine.headspace import lattice
 from engine.headspace.space import HeadSpace
 from engine.portrait.image import Photo
-from engine.training.build_headspace import Binding, bust_cut, coefficients, vertex_weight
+from engine.training.build_headspace import Binding, bust_cut, described, vertex_weight
 from engine.training.data import _background, five_points
 from engine.training.heads.dataset import SKIN_UNIT, lit_head, sample
 from engine.training.heads.pack import Pack
@@ -107,15 +107,9 @@ class Truths:
         self, skin: np.ndarray, neutral: np.ndarray
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Identity [Ki] and expression [Ke] of a head with these vertices (metres)."""
-        still = self._bind(neutral)
-        identity, expression = (
-            torch.from_numpy(coefficients(basis.numpy(), self._weight, d[None])[0]).float()
-            for basis, d in (
-                (self.space.identity, still),
-                (self.space.expression, self._bind(skin) - still),
-            )
-        )
-        return identity, expression
+        bases = self.space.identity.numpy(), self.space.expression.numpy()
+        identity, expression = described(bases, self._weight, self._bind, skin, neutral)
+        return torch.from_numpy(identity), torch.from_numpy(expression)
 
     def _views(self, shard: dict[str, np.ndarray]) -> list[View]:
         skin, neutral = (shard[k][0] * np.float32(SKIN_UNIT) for k in ("skin", "neutral"))
